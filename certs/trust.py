@@ -1,0 +1,56 @@
+"""Who trusts the local authority: our own clients by a context, child processes by a bundle file."""
+
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import certifi
+
+
+def client_context(*authorities: bytes) -> ssl.SSLContext:
+    """A verifying client context that trusts these PEM authorities and nothing else.
+
+    Raises:
+        ssl.SSLError: A PEM text that holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for pem in authorities:
+        context.load_verify_locations(cadata=pem.decode("ascii"))
+    return context
+
+
+def platform_roots() -> Path:
+    """The bundle that a child would have used without us: $SSL_CERT_FILE, the system's, else certifi's."""
+    for candidate in (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    return Path(certifi.where())
+
+
+def write_bundle(path: Path, roots: Path, authorities: Sequence[bytes]) -> None:
+    """Write `roots` plus these PEM authorities as one bundle for child processes.
+
+    Only certificates are copied: a key or a comment that sits in the roots file does not reach the child.
+
+    Raises:
+        OSError: `roots` cannot be read or `path` exists already.
+        ValueError: `roots` holds no certificate.
+    """
+    certificates = _certificates(roots.read_text("utf-8", errors="replace"))
+    if not certificates:
+        raise ValueError(f"{str(roots)!r} should be a bundle of PEM certificates, but holds none; set SSL_CERT_FILE")
+    certificates += [pem.decode("ascii").strip() for pem in authorities]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write("\n".join(certificates) + "\n")
+
+
+def _certificates(text: str) -> list[str]:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    found = []
+    for part in text.split(begin)[1:]:
+        body, closing, _ = part.partition(end)
+        if closing:
+            found.append(f"{begin}{body}{end}")
+    return found

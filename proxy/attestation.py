@@ -1,0 +1,143 @@
+"""The header, its envelope and its status codes, and the one question that is asked for it.
+
+The envelope is what the original sends, byte for byte: compact JSON, keys in the order v, s, t
+(observed with codex-cli 0.169.0; statuses from codex-rs, app-server/src/attestation.rs).
+"""
+
+import asyncio
+import enum
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+ATTESTATION_HEADER = "x-oai-attestation"
+
+# The original waits this long for the desktop, in seconds.
+ATTESTATION_BUDGET_S = 0.1
+
+# A header block of some hundred KiB is refused by every server we know of; 12 kB tokens were seen to pass.
+MAX_TOKEN_BYTES = 64 * 1024
+
+
+class AttestationStatus(enum.IntEnum):
+    """What became of the question, as the original numbers it."""
+
+    OK = 0
+    TIMEOUT = 1
+    FAILED = 2
+    CANCELED = 3  # the original defines it and was never seen to send it; neither do we
+    MALFORMED = 4
+
+
+class NoAttester(Exception):
+    """No live client of this thread can attest: nothing is asked and no header is sent."""
+
+
+class AttestationRefused(Exception):
+    """The client answered with an error instead of a token."""
+
+
+class AttestationMalformed(Exception):
+    """The client answered with something that is no token."""
+
+
+class AttestationProvider(Protocol):
+    """Whoever can ask the desktop. The proxy knows it only by this."""
+
+    async def generate(self, thread_id: str | None) -> str:
+        """Return a fresh token for one request of `thread_id` (None: the request named no thread).
+
+        Raises:
+            NoAttester: Nobody to ask; the request goes out without the header.
+            AttestationRefused, AttestationMalformed: An answer, and not a token.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """An answered question: the status, and the header value that carries it."""
+
+    status: AttestationStatus
+    header: str
+
+
+async def attest(provider: AttestationProvider, thread_id: str | None, timeout_s: float) -> Attestation | None:
+    """Ask the desktop once and return the value for `x-oai-attestation`.
+
+    Each failure is a value too: the status in the envelope says what went wrong. None means that no live client of
+    this thread can attest, and that no header should be sent.
+
+    Args:
+        timeout_s: Seconds to wait for the reply, `ATTESTATION_BUDGET_S` in production. A later reply is dropped; it
+            is never kept for the next request.
+
+    Raises:
+        asyncio.CancelledError: The request itself was given up. Nothing else.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            token = await provider.generate(thread_id)
+    except NoAttester:
+        return None
+    except TimeoutError:
+        return failure(AttestationStatus.TIMEOUT)
+    except AttestationMalformed:
+        return failure(AttestationStatus.MALFORMED)
+    except Exception:  # also a bug in the provider: the turn goes on, and the status says that there is no token
+        return failure(AttestationStatus.FAILED)
+    header = envelope(token)
+    if header is None:
+        return failure(AttestationStatus.MALFORMED)
+    return Attestation(AttestationStatus.OK, header)
+
+
+def failure(status: AttestationStatus) -> Attestation:
+    """The envelope of a question that brought no token."""
+    return Attestation(status, f'{{"v":1,"s":{int(status)}}}')
+
+
+def envelope(token: str) -> str | None:
+    """The header value for `token`, or None if that would not be a legal one.
+
+    JSON escapes what it must (quotes, backslashes, control characters) and leaves the rest as it is, so a token with
+    CR LF is a longer value and not a second header. What is still not visible ASCII after that cannot be sent: the
+    original breaks its WebSocket handshake on such a token.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        return None
+    value = f'{{"v":1,"s":0,"t":{json.dumps(token, ensure_ascii=False)}}}'
+    return value if is_legal_value(value) else None
+
+
+def is_legal_value(value: str) -> bool:
+    """Whether `value` can be sent in a header by every client and server: printable ASCII only."""
+    return value.isascii() and value.isprintable()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A header value taken apart. `status` is None where the value is not an envelope of ours or the original's."""
+
+    status: AttestationStatus | None
+    token: str | None
+
+
+def open_envelope(value: str) -> Envelope:
+    """Take a header value apart; anything that is not exactly an envelope has status None. Never raises."""
+    nothing = Envelope(None, None)
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        return nothing
+    if not isinstance(content, dict) or content.get("v") != 1 or type(content.get("s")) is not int:
+        return nothing
+    try:
+        status = AttestationStatus(content["s"])
+    except ValueError:
+        return nothing
+    token = content.get("t")
+    has_token = isinstance(token, str)
+    if has_token != (status is AttestationStatus.OK) or set(content) - {"v", "s", "t"}:
+        return nothing
+    return Envelope(status, token if has_token else None)

@@ -1,0 +1,68 @@
+"""One request and its answer, as plain facts. No token, no credential, no query, no body."""
+
+import enum
+from dataclasses import dataclass
+
+from proxy.attestation import AttestationStatus
+
+
+class Stamp(enum.StrEnum):
+    """What became of the attestation header on the way through."""
+
+    NOT_SCOPED = "not scoped"
+    STAMPED = "stamped"  # asked the desktop and set the answer; its status says whether it is a token
+    CARRIED = "carried"  # the value of the realtime call, again on its sideband
+    NATIVE = "native"  # the client's own envelope, left as it was
+    FOREIGN = "foreign"  # the client's own value, left as it was, and no envelope
+    ABSENT = "absent"  # in scope, and nobody to ask (or, when only observing, nothing there)
+    REFUSED = "refused"  # answered here; nothing was sent upstream
+
+
+class Transport(enum.StrEnum):
+    """How a request travelled."""
+
+    WEBSOCKET = "websocket"
+    POST = "post"
+    HTTP = "http"
+    TUNNEL = "tunnel"  # end-to-end TLS of somebody else's, bytes only
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request through the proxy and what came of it.
+
+    Args:
+        number: Counts from 1 in the order of arrival.
+        started_at: Unix time in seconds, at the request head.
+        path: Without the query, which may hold secrets.
+        route: The row of the scope, or None if it is not in scope.
+        status: The HTTP status of the answer, None if there was none.
+        attestation: The status in the envelope that went upstream, None if none did.
+        token_bytes: The length of the token that went upstream, 0 if none did.
+        waited_s: Seconds that were spent on asking the desktop, None if it was not asked.
+        first_byte_s, duration_s: Seconds from the request head to the answer's head, and to its end.
+        error: Why there was no complete answer, None if there was one.
+    """
+
+    number: int
+    started_at: float
+    transport: Transport
+    host: str
+    port: int
+    method: str
+    path: str
+    route: str | None
+    stamp: Stamp
+    attestation: AttestationStatus | None = None
+    token_bytes: int = 0
+    thread_id: str | None = None
+    status: int | None = None
+    waited_s: float | None = None
+    first_byte_s: float | None = None
+    duration_s: float | None = None
+    error: str | None = None
+
+    @property
+    def attested(self) -> bool:
+        """Whether a token, and not a failure status, went upstream."""
+        return self.attestation is AttestationStatus.OK and self.stamp in (Stamp.STAMPED, Stamp.CARRIED, Stamp.NATIVE)

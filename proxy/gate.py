@@ -1,0 +1,187 @@
+"""mitmproxy addon: who may use the port, which targets it reaches, and which layer handles a connection.
+
+Only authenticated CONNECT requests to admitted targets get further. What is said inside a tunnel to a host that is
+not ours to intercept stays end-to-end TLS; inside one that is, the client must speak TLS with the SNI of its CONNECT
+target. No guessing: whatever does not fit is closed.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mitmproxy import http
+from mitmproxy.connection import Client
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.modes import HttpProxy
+from mitmproxy.proxy.layers.tls import HTTP_ALPNS, parse_client_hello
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from proxy.credentials import Credentials
+from proxy.scope import Scope, Target, normal_host
+from proxy.upstream import UpstreamMap, refused_address
+
+logger = logging.getLogger(__name__)
+
+_TLS_HANDSHAKE = 22  # the first byte of a TLS record that starts a handshake, RFC 8446 5.1
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """An admitted CONNECT. `sni` is the name in the client's ClientHello, None until there was one."""
+
+    target: Target
+    intercepted: bool
+    sni: str | None = None
+
+
+class Gate:
+    """The addon. Its name tells mitmproxy's Proxyserver that layers are chosen here.
+
+    Args:
+        tunnels: The admitted tunnels by client connection id; kept here, read by the stamper.
+        on_tunnel: Called for each admitted CONNECT to a host that is not intercepted.
+    """
+
+    name = "nextlayer"
+
+    def __init__(
+        self,
+        scope: Scope,
+        credentials: Credentials,
+        upstream: UpstreamMap,
+        tunnels: dict[str, Tunnel],
+        on_tunnel: Callable[[Target], None],
+    ) -> None:
+        self._scope = scope
+        self._credentials = credentials
+        self._upstream = upstream
+        self._tunnels = tunnels
+        self._on_tunnel = on_tunnel
+
+    # Connections
+
+    def client_connected(self, client: Client) -> None:
+        host = client.peername[0] if client.peername else ""
+        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            logger.warning("connection refused peer=%s reason=not-loopback", host)
+            client.error = "only loopback peers may connect"
+
+    def client_disconnected(self, client: Client) -> None:
+        self._tunnels.pop(client.id, None)
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Admit a CONNECT, or answer it here. A raised exception would admit it, hence the catch-all."""
+        try:
+            flow.response = self._admit(flow)
+        except Exception as exc:
+            logger.error("connect failed error=%s", type(exc).__name__)
+            flow.response = http.Response.make(502, b"the proxy failed to judge this request\n")
+
+    def _admit(self, flow: http.HTTPFlow) -> http.Response | None:
+        given = flow.request.headers.get_all("proxy-authorization")
+        if len(given) != 1 or not self._credentials.accepts(given[0]):
+            return http.Response.make(
+                407,
+                b"this proxy needs the credentials of its run; use the HTTPS_PROXY that it printed\n",
+                {"Proxy-Authenticate": 'Basic realm="countersign"', "Connection": "close"},
+            )
+        host = normal_host(flow.request.host)
+        target = None if host is None else Target(host, flow.request.port)
+        if target is None or not (self._scope.admits(target) or target in self._upstream.addresses):
+            name = str(target or flow.request.host)[:300]
+            logger.warning("connect refused target=%r reason=not-allowed", name)
+            text = f"{name} is not on the proxy's allow list; add it with --allow-host if it should be reached\n"
+            return http.Response.make(403, text.encode("ascii", "backslashreplace"), {"Connection": "close"})
+        intercepted = self._scope.intercepts(target)
+        # The name that the upstream certificate must carry, whatever address is connected to.
+        flow.server_conn.sni = target.host
+        self._tunnels[flow.client_conn.id] = Tunnel(target, intercepted)
+        if not intercepted:
+            self._on_tunnel(target)
+        return None
+
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Connect only to the mapped address, or to one that was resolved and judged here, once."""
+        try:
+            data.server.error = await self._direct(data)
+        except Exception as exc:
+            logger.error("upstream address failed error=%s", type(exc).__name__)
+            data.server.error = "the proxy failed to judge the upstream address"
+
+    async def _direct(self, data: ServerConnectionHookData) -> str | None:
+        tunnel = self._tunnels.get(data.client.id)
+        if tunnel is None:
+            return "no admitted CONNECT on this connection"
+        target = tunnel.target
+        mapped = self._upstream.addresses.get(target)
+        if mapped is not None:
+            data.server.address = mapped
+            return None
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            return f"cannot resolve {target.host}: {exc.strerror or exc}"
+        for _, _, _, _, address in found:
+            if not refused_address(str(address[0])):
+                data.server.address = (str(address[0]), target.port)
+                return None
+        logger.warning("upstream refused target=%s reason=not-a-public-address", target)
+        return f"{target.host} does not resolve to a public address"
+
+    # Layers
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """Choose the layer; an exception here closes the connection."""
+        try:
+            nextlayer.layer = self._choose(nextlayer.context, nextlayer.data_client())
+        except Exception as exc:
+            logger.error("layer choice failed error=%s", type(exc).__name__)
+            nextlayer.layer = _Refuse(nextlayer.context)
+
+    def _choose(self, context: Context, data: bytes) -> layer.Layer | None:
+        if len(context.layers) == 1 and isinstance(context.layers[0], HttpProxy):
+            return layers.HttpLayer(context, HTTPMode.regular)
+        tunnel = self._tunnels.get(context.client.id)
+        if tunnel is None:
+            return _Refuse(context)
+        if not tunnel.intercepted:
+            return layers.TCPLayer(context, ignore=True)
+        if context.client.tls_established:
+            if context.client.alpn in (*HTTP_ALPNS, None, b""):
+                return layers.HttpLayer(context, HTTPMode.transparent)
+            return _Refuse(context)
+        if data and (data[0] != _TLS_HANDSHAKE or (len(data) > 2 and not starts_like_tls_record(data))):
+            logger.warning("tunnel closed target=%s reason=no-tls", tunnel.target)
+            return _Refuse(context)
+        try:
+            hello = parse_client_hello(data)
+        except ValueError:
+            logger.warning("tunnel closed target=%s reason=bad-client-hello", tunnel.target)
+            return _Refuse(context)
+        if hello is None:
+            return None  # asked again when more has arrived
+        # Checked here and not in tls_clienthello, where a refusal could only turn the connection into a raw tunnel.
+        # No certificate is ever made for another name than the CONNECT host.
+        if hello.sni is None or hello.sni.lower() != tunnel.target.host:
+            logger.warning("tunnel closed target=%s reason=sni sni=%r", tunnel.target, (hello.sni or "")[:100])
+            return _Refuse(context)
+        tunnel.sni = hello.sni
+        server_tls = layers.ServerTLSLayer(context)
+        server_tls.child_layer = layers.ClientTLSLayer(context)
+        return server_tls
+
+
+class _Refuse(layer.Layer):
+    """Closes the client connection, and whatever upstream was opened for it."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            if self.context.server.connected:
+                yield commands.CloseConnection(self.context.server)
+            yield commands.CloseConnection(self.context.client)

@@ -1,0 +1,289 @@
+"""mitmproxy addon: strip, match, ask, set. The product's one act.
+
+mitmproxy logs an exception of a hook and lets the request go on (addonmanager.safecall, 12.2): a hook that raised
+would forward whatever the client wrote into the header. So the header is stripped first, each hook catches
+everything, and the answer to the unforeseen is 502 with nothing sent.
+"""
+
+import enum
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mitmproxy import http, tcp
+
+from proxy.attestation import (
+    ATTESTATION_HEADER,
+    AttestationProvider,
+    AttestationStatus,
+    attest,
+    open_envelope,
+)
+from proxy.capture.exchange import Exchange, Stamp, Transport
+from proxy.gate import Tunnel
+from proxy.realtime_calls import RealtimeCalls
+from proxy.scope import REALTIME_CALL, Covered, Refused, RequestHead, Scope, is_websocket_upgrade
+
+logger = logging.getLogger(__name__)
+
+
+class StampMode(enum.StrEnum):
+    """What to do with scoped requests."""
+
+    ALWAYS = "always"  # strip whatever the client sent and stamp
+    MISSING = "missing"  # leave an envelope of the client's own, stamp where there is none
+    NEVER = "never"  # only observe
+
+
+class OnFailure(enum.StrEnum):
+    """What to do when the desktop was asked and gave no token."""
+
+    SEND = "send"  # send the failure status, as the original does
+    REFUSE = "refuse"  # answer 503 and send nothing
+
+
+@dataclass(slots=True)
+class _Record:
+    """An exchange while it is under way."""
+
+    number: int
+    tunnel: Tunnel
+    started_at: float
+    started: float
+    covered: Covered | None = None
+    is_upgrade: bool = False
+    stamp: Stamp = Stamp.NOT_SCOPED
+    header: str | None = None  # stays in this module: an exchange gets its status and the length of its token
+    thread_id: str | None = None
+    waited_s: float | None = None
+    first_byte_s: float | None = None
+
+
+class Stamper:
+    """The addon.
+
+    Args:
+        tunnels: The admitted tunnels by client connection id.
+        timeout_s: Seconds to wait for a token.
+        numbers: Gives each exchange its number.
+        on_exchange: Called once for each request inside an intercepted tunnel, when its answer is complete or has
+            failed; for a WebSocket when its handshake is answered.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        tunnels: Mapping[str, Tunnel],
+        provider: AttestationProvider,
+        mode: StampMode,
+        on_failure: OnFailure,
+        timeout_s: float,
+        numbers: Iterator[int],
+        on_exchange: Callable[[Exchange], None],
+    ) -> None:
+        self._scope = scope
+        self._tunnels = tunnels
+        self._provider = provider
+        self._mode = mode
+        self._on_failure = on_failure
+        self._timeout_s = timeout_s
+        self._numbers = numbers
+        self._on_exchange = on_exchange
+        self._records: dict[str, _Record] = {}
+        self._calls = RealtimeCalls()
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Decide, ask and stamp; from here the request body streams."""
+        try:
+            native = _strip(flow.request, keep=self._mode is not StampMode.ALWAYS)
+            if flow.error is not None:
+                return  # mitmproxy found it malformed and answers itself; nobody is asked for a token
+            tunnel = self._tunnels.get(flow.client_conn.id)
+            if tunnel is None:
+                flow.response = _answer(400, "this proxy takes CONNECT requests only")
+                return
+            record = _Record(next(self._numbers), tunnel, time.time(), time.monotonic())
+            self._records[flow.id] = record
+            refused = await self._stamp(flow, record, native)
+            if refused is not None:
+                record.stamp, record.header = Stamp.REFUSED, None
+                logger.warning("request refused number=%d status=%d", record.number, refused.status)
+                flow.response = _answer(refused.status, refused.reason)
+                return
+            flow.request.stream = True
+        except Exception as exc:
+            # The type only: a text might quote the header.
+            logger.error("stamping failed error=%s", type(exc).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))
+            flow.request.headers.pop(ATTESTATION_HEADER, None)
+            flow.request.stream = False
+            flow.response = _answer(502, "the proxy failed to stamp this request; nothing was sent")
+            if flow.id in self._records:
+                self._records[flow.id].stamp = Stamp.REFUSED
+
+    async def _stamp(self, flow: http.HTTPFlow, record: _Record, native: str | None) -> Refused | None:
+        """Set the header where it belongs. A returned refusal is answered instead of forwarding."""
+        if flow.request.is_http10 or flow.request.is_http11:
+            if flow.request.data.authority:
+                return Refused(400, "inside a tunnel the request target must be a path")
+        head = _head(flow.request, record.tunnel)
+        record.is_upgrade = is_websocket_upgrade(head)
+        decision = self._scope.decide(head)
+        if isinstance(decision, Refused):
+            return decision
+        if not isinstance(decision, Covered):
+            if self._mode is not StampMode.NEVER:
+                flow.request.headers.pop(ATTESTATION_HEADER, None)
+            return None
+        record.covered = decision
+        record.thread_id = _thread_id(head)
+        if native is not None and open_envelope(native).status is None and self._mode is StampMode.MISSING:
+            flow.request.headers.pop(ATTESTATION_HEADER, None)  # no envelope: not ours to vouch for
+            native = None
+        if native is not None:
+            record.stamp = Stamp.NATIVE if open_envelope(native).status is not None else Stamp.FOREIGN
+            record.header = native
+            return None
+        record.stamp = Stamp.ABSENT
+        if self._mode is StampMode.NEVER:
+            return None
+        if decision.call_id is not None:
+            header = self._calls.value(decision.call_id, time.monotonic())
+            record.stamp = Stamp.ABSENT if header is None else Stamp.CARRIED
+        else:
+            if problem := flow.server_conn.error:
+                # The upstream could not be reached or verified: no token is made for a request that cannot go out.
+                return Refused(502, f"the upstream connection failed: {problem}")
+            asked = time.monotonic()
+            attestation = await attest(self._provider, record.thread_id, self._timeout_s)
+            if attestation is None:
+                return None
+            record.waited_s = time.monotonic() - asked
+            logger.info(
+                "attestation status=%s thread=%s waited_s=%.3f",
+                attestation.status.name, record.thread_id, record.waited_s,
+            )  # fmt: skip
+            if attestation.status is not AttestationStatus.OK and self._on_failure is OnFailure.REFUSE:
+                return Refused(503, f"no attestation token: {attestation.status.name.lower()}")
+            record.stamp, header = Stamp.STAMPED, attestation.header
+        if header is not None:
+            flow.request.headers[ATTESTATION_HEADER] = header
+            record.header = header
+        return None
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """From here the response body streams, on all routes: a buffered SSE stream would hold every delta back."""
+        try:
+            record = self._records.get(flow.id)
+            if record is None or flow.response is None:
+                return
+            record.first_byte_s = time.monotonic() - record.started
+            status = flow.response.status_code
+            if status == 101 and not record.is_upgrade:
+                # Else mitmproxy would make a raw tunnel of the connection, past every check.
+                logger.warning("connection closed number=%d reason=unasked-101", record.number)
+                flow.kill()
+                return
+            if record.covered is not None and record.header is not None:
+                if record.covered.route is REALTIME_CALL and status in (200, 201):
+                    location = flow.response.headers.get("location", "")
+                    self._calls.opened(location, record.header, time.monotonic())
+                elif record.covered.call_id is not None and status == 101:
+                    self._calls.joined(record.covered.call_id)
+            flow.response.stream = status != 101
+        except Exception as exc:
+            logger.error("response failed error=%s", type(exc).__name__)
+            flow.kill()
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._finish(flow, None)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        self._finish(flow, flow.error.msg if flow.error else "unknown")
+
+    def tcp_message(self, flow: tcp.TCPFlow) -> None:
+        """A piece of an open WebSocket went by. It is relayed as it is; nothing of it is kept."""
+        flow.messages.clear()
+
+    def close(self) -> None:
+        """Report what is still under way, when the proxy stops."""
+        for record in list(self._records.values()):
+            self._emit(record, None, None, "the proxy stopped")
+        self._records.clear()
+
+    def _finish(self, flow: http.HTTPFlow, error: str | None) -> None:
+        record = self._records.pop(flow.id, None)
+        if record is not None:
+            self._emit(record, flow.request, flow.response, error)
+
+    def _emit(
+        self, record: _Record, request: http.Request | None, response: http.Response | None, error: str | None
+    ) -> None:
+        opened = None if record.header is None else open_envelope(record.header)
+        route = record.covered.route if record.covered is not None else None
+        if route is not None:
+            transport = Transport(route.transport)
+        else:
+            transport = Transport.WEBSOCKET if record.is_upgrade else Transport.HTTP
+        self._on_exchange(
+            Exchange(
+                number=record.number,
+                started_at=record.started_at,
+                transport=transport,
+                host=record.tunnel.target.host,
+                port=record.tunnel.target.port,
+                method=request.method if request is not None else "",
+                path=request.path.partition("?")[0] if request is not None else "",
+                route=None if route is None else route.name,
+                stamp=record.stamp,
+                attestation=opened.status if opened is not None else None,
+                token_bytes=len(opened.token or "") if opened is not None else 0,
+                thread_id=record.thread_id,
+                status=None if response is None else response.status_code,
+                waited_s=record.waited_s,
+                first_byte_s=record.first_byte_s,
+                duration_s=time.monotonic() - record.started,
+                error=error,
+            )
+        )
+
+
+# Hop-by-hop towards us; inside a tunnel mitmproxy would forward the proxy's own secret (facts: security 3).
+_OURS_ALONE = ("proxy-authorization", "proxy-connection")
+
+
+def _strip(request: http.Request, *, keep: bool) -> str | None:
+    """Remove what must not go upstream. With `keep`, a single value of the client's own stays and is returned."""
+    for name in _OURS_ALONE:
+        request.headers.pop(name, None)
+    values = request.headers.get_all(ATTESTATION_HEADER)
+    if keep and len(values) == 1:
+        return values[0]
+    request.headers.pop(ATTESTATION_HEADER, None)
+    return None
+
+
+def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:
+    raw = request.data
+    return RequestHead(
+        connect=tunnel.target,
+        sni=tunnel.sni,
+        method=raw.method,
+        target=raw.path,
+        authority=None if request.is_http10 or request.is_http11 else raw.authority,
+        headers=request.headers.fields,
+    )
+
+
+_THREAD_ID = re.compile(rb"[0-9A-Za-z-]{1,64}")
+
+
+def _thread_id(head: RequestHead) -> str | None:
+    values = head.values(b"thread-id")
+    return values[0].decode("ascii") if len(values) == 1 and _THREAD_ID.fullmatch(values[0]) else None
+
+
+def _answer(status: int, reason: str) -> http.Response:
+    body = f"countersign: {reason}\n".encode("ascii", "backslashreplace")
+    return http.Response.make(status, body, {"Content-Type": "text/plain", "Connection": "close"})
