@@ -8,6 +8,7 @@ only in a 0700 directory of the run.
 import datetime as dt
 import ipaddress
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,12 @@ class LocalAuthority:
         if now.tzinfo is None:
             raise ValueError("an authority needs an aware time: datetime.now(UTC)")
         key = ec.generate_private_key(ec.SECP256R1())
+        # Unique: a client that trusts two authorities of one name may try the wrong one and give up (rustls does,
+        # with "decrypt error").
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Countersign"),
-                x509.NameAttribute(NameOID.COMMON_NAME, f"Countersign local CA {now:%Y-%m-%d %H:%M}"),
+                x509.NameAttribute(NameOID.COMMON_NAME, f"Countersign local CA {secrets.token_hex(8)}"),
             ]
         )
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())

@@ -17,15 +17,17 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import certifi
+from cryptography import x509
 
 from certs.authority import CA_CERTIFICATE, LocalAuthority
 from certs.trust import platform_roots, write_bundle
 from proxy.attestation import ATTESTATION_BUDGET_S, AttestationProvider
 from proxy.capture.exchange import Exchange, Stamp, Transport
 from proxy.credentials import Credentials
+from proxy.modes import OnFailure, StampMode
 from proxy.scope import Scope, Target
 from proxy.upstream import UpstreamMap
 
@@ -50,7 +52,11 @@ from mitmproxy import master, options  # noqa: E402
 from mitmproxy.addons import core, proxyserver, tlsconfig  # noqa: E402
 
 from proxy.gate import Gate, Tunnel  # noqa: E402
-from proxy.stamp import OnFailure, Stamper, StampMode  # noqa: E402
+from proxy.stamp import Stamper  # noqa: E402
+
+if TYPE_CHECKING:
+    from mitmproxy.certs import CertStoreEntry
+    from mitmproxy.proxy.context import Context
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +72,21 @@ STOP_TIMEOUT_S = 2.0
 
 class ProxyUnavailable(Exception):
     """The proxy could not be started; the text says why and what to do."""
+
+
+class _Leaves(tlsconfig.TlsConfig):
+    """TlsConfig, but a leaf speaks for the host of its CONNECT and nothing else.
+
+    mitmproxy also puts the server's address into the SANs, which here is a resolved or mapped IP address: outside
+    the name constraints, so clients would reject the leaf.
+    """
+
+    name = "tlsconfig"
+
+    def get_cert(self, conn_context: "Context") -> "CertStoreEntry":
+        host = conn_context.client.sni
+        assert host, "the gate lets no handshake without a name get here"
+        return self.certstore.get_cert(host, [x509.DNSName(host)])
 
 
 class ProxyServer:
@@ -142,7 +163,7 @@ class ProxyServer:
         self._master = master.Master(opts, event_loop=asyncio.get_running_loop())
         # It turns each log record of the whole process into a hook; nothing here listens to it.
         self._master._legacy_log_events.uninstall()
-        self._master.addons.add(self._gate, self._stamper, core.Core(), self._proxyserver, tlsconfig.TlsConfig())
+        self._master.addons.add(self._gate, self._stamper, core.Core(), self._proxyserver, _Leaves())
         opts.update(
             # Upstream is connected and verified before a request is judged, and its ALPN is mirrored to the client.
             connection_strategy="eager",

@@ -5,7 +5,6 @@ would forward whatever the client wrote into the header. So the header is stripp
 everything, and the answer to the unforeseen is 502 with nothing sent.
 """
 
-import enum
 import logging
 import re
 import time
@@ -23,25 +22,11 @@ from proxy.attestation import (
 )
 from proxy.capture.exchange import Exchange, Stamp, Transport
 from proxy.gate import Tunnel
+from proxy.modes import OnFailure, StampMode
 from proxy.realtime_calls import RealtimeCalls
 from proxy.scope import REALTIME_CALL, Covered, Refused, RequestHead, Scope, is_websocket_upgrade
 
 logger = logging.getLogger(__name__)
-
-
-class StampMode(enum.StrEnum):
-    """What to do with scoped requests."""
-
-    ALWAYS = "always"  # strip whatever the client sent and stamp
-    MISSING = "missing"  # leave an envelope of the client's own, stamp where there is none
-    NEVER = "never"  # only observe
-
-
-class OnFailure(enum.StrEnum):
-    """What to do when the desktop was asked and gave no token."""
-
-    SEND = "send"  # send the failure status, as the original does
-    REFUSE = "refuse"  # answer 503 and send nothing
 
 
 @dataclass(slots=True)

@@ -1,0 +1,72 @@
+"""`countersign`: finds the command, and imports only that one.
+
+The quick paths (app-server up to its first answer) must not pay for what the others need.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# name -> (module, what it does)
+COMMANDS = {
+    "app-server": ("agent.commands.app_server", "serve a desktop client over JSON-RPC and run its turns"),
+    "proxy": ("agent.commands.proxy", "run the stamping proxy for an agent of your own"),
+    "run": ("agent.commands.run", "run one command behind the proxy and report what was stamped"),
+    "standin": ("agent.commands.standin", "run a local stand-in of ChatGPT or of a desktop"),
+    "demo": ("agent.commands.demo", "one attested turn by WebSocket and one by POST, on stand-ins"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is the return value."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    overrides: list[str] = []
+    # `-c key=value` is accepted before the command too: the official SDK puts it there.
+    while arguments and arguments[0].startswith("-"):
+        flag = arguments.pop(0)
+        name, equals, value = flag.partition("=")
+        if flag in ("-c", "--config"):
+            if not arguments:
+                return _usage(f"{flag} needs KEY=VALUE")
+            overrides.append(arguments.pop(0))
+        elif name == "--config" and equals:
+            overrides.append(value)
+        elif flag in ("-h", "--help"):
+            print(_help())
+            return 0
+        elif flag in ("-V", "--version"):
+            import importlib.metadata
+
+            print(f"countersign {importlib.metadata.version('countersign')}")
+            return 0
+        else:
+            return _usage(f"unknown option {flag!r}")
+    if not arguments:
+        return _usage("a command is needed")
+    command = arguments.pop(0)
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        return _usage(f"unknown command {command!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    module = import_module(COMMANDS[command][0])
+    code: int = module.main(arguments, overrides)
+    return code
+
+
+def _usage(problem: str) -> int:
+    print(f"countersign: {problem}\n\n{_help()}", file=sys.stderr)
+    return 2
+
+
+def _help() -> str:
+    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: countersign [-c KEY=VALUE]... COMMAND ...",
+            "",
+            *lines,
+            "",
+            "  countersign COMMAND --help tells more; --version prints the version",
+        ]
+    )

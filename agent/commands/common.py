@@ -1,0 +1,141 @@
+"""What the commands share: their options, their log, and how they end."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, NoReturn
+
+from agent.home import HomeError, codex_home, load_config
+from agent.settings import TABLE, ProxySettings, SettingError, proxy_settings
+from proxy.modes import OnFailure, StampMode
+
+# Shells report a process that a signal ended as 128 + its number.
+SIGNAL_BASE = 128
+
+
+class CommandFailed(Exception):
+    """The command cannot go on; the text is for the user, the code for the shell."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with the pieces that all commands have."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"countersign {command}", description=description, allow_abbrev=False)
+        self.add_argument(
+            "-c", "--config", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
+            help="override a setting of config.toml; may be repeated",
+        )  # fmt: skip
+        self.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; -vv for all")
+
+    def add_proxy_options(self) -> None:
+        """The settings of the proxy; each can also come from the environment or from config.toml."""
+        group = self.add_argument_group(
+            "proxy", "each also as COUNTERSIGN_NAME in the environment or in [countersign] of config.toml"
+        )
+        group.add_argument("--port", help="port on 127.0.0.1 (default: any free one)")
+        group.add_argument("--rpc", metavar="unix://PATH", help="where the desktop connects")
+        group.add_argument("--stamp", choices=list(StampMode), help="always (default), missing or never")
+        group.add_argument(
+            "--on-failure", choices=list(OnFailure), help="no token: send the status (default) or refuse the request"
+        )
+        group.add_argument("--origin", action="append", dest="origins", metavar="URL", help="whose back end is stamped")
+        group.add_argument(
+            "--allow-host", action="append", dest="allow_hosts", metavar="HOST[:PORT]",
+            help="one more host that may be reached; *.SUFFIX and * work, 'none' first drops the built-in list",
+        )  # fmt: skip
+        group.add_argument(
+            "--upstream-map", action="append", metavar="HOST=ADDRESS:PORT", help="reach HOST there instead (testing)"
+        )
+        group.add_argument("--upstream-ca", metavar="FILE", help="PEM authorities to trust upstream as well")
+
+
+def read_settings(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[ProxySettings, Any, dict[str, Any]]:
+    """(proxy settings, CODEX_HOME, config) for these arguments.
+
+    Raises:
+        CommandFailed: Any of them cannot be used; code 2.
+    """
+    try:
+        home = codex_home(os.environ)
+        config = load_config(home, [*overrides, *arguments.overrides])
+        table = config.get(TABLE, {})
+        if not isinstance(table, dict):
+            raise SettingError(f"config.toml: {TABLE} must be a table, found {table!r}")
+        return proxy_settings(vars(arguments), os.environ, table), home, config
+    except (HomeError, SettingError) as exc:
+        raise CommandFailed(str(exc), 2) from exc
+
+
+def start_logging(verbose: int) -> None:
+    """Log to stderr: warnings, with -v our own events, with -vv everything short of wire bytes."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Escaping("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.WARNING, handlers=[handler])
+    for name in ("agent", "proxy", "certs"):
+        logging.getLogger(name).setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    # They print frames, headers and client hellos at their lower levels.
+    for name in ("mitmproxy", "websockets", "asyncio", "aiohttp", "hpack", "h2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Escaping(logging.Formatter):
+    """Keeps what a peer wrote from steering the terminal or forging a line."""
+
+    _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = ""
+        text = super().format(record)
+        return self._CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def run(command: str, main: Coroutine[Any, Any, int]) -> int:
+    """Run a command on uvloop; its failures become a line on stderr and an exit code."""
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main)
+    except CommandFailed as exc:
+        print(f"countersign {command}: {exc}", file=sys.stderr)
+        return exc.code
+    except KeyboardInterrupt:
+        return SIGNAL_BASE + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()
+        return SIGNAL_BASE + signal.SIGPIPE
+
+
+@contextlib.asynccontextmanager
+async def stop_signals() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set, for commands that end in order."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def fail(command: str, exc: CommandFailed) -> int:
+    """Print why, and return the exit code."""
+    print(f"countersign {command}: {exc}", file=sys.stderr)
+    return exc.code
+
+
+def unreachable(value: object) -> NoReturn:
+    raise AssertionError(f"not handled: {value!r}")

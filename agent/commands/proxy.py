@@ -1,0 +1,84 @@
+"""`countersign proxy`: the proxy by itself, for an agent that somebody else starts."""
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+
+from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging, stop_signals
+from agent.settings import ProxySettings
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
+    parser = Parser(
+        "proxy",
+        "Run the stamping proxy on loopback, with a socket for the desktop that makes the tokens. What an agent needs "
+        "is printed once the proxy listens, as shell exports or as JSON. Ends with SIGINT or SIGTERM.",
+    )
+    parser.add_proxy_options()
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of shell exports")
+    parser.add_argument("--report", metavar="FILE", help="write the coverage as JSON there at the end")
+    arguments = parser.parse_args(argv)
+    start_logging(max(arguments.verbose, 1))
+    try:
+        settings, home, _ = read_settings(arguments, overrides)
+    except CommandFailed as exc:
+        return fail("proxy", exc)
+    return run("proxy", _serve(settings, home, as_json=arguments.json, report=arguments.report))
+
+
+async def _serve(settings: ProxySettings, home: object, *, as_json: bool, report: str | None) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from agent.commands.report import exchange_line, print_coverage
+    from agent.rpc.listen import SocketUnavailable
+    from agent.standalone import standalone
+    from proxy.capture.coverage import CoverageCount
+    from proxy.capture.exchange import Exchange
+    from proxy.server import ProxyUnavailable
+
+    count = CoverageCount()
+
+    def over(exchange: Exchange) -> None:
+        count.add(exchange)
+        logger.info("%s", exchange_line(exchange))
+
+    assert isinstance(home, Path)
+    try:
+        async with stop_signals() as stop, standalone(settings, "countersign proxy", home, over) as running:
+            proxy = running.proxy
+            environment = proxy.child_environment()
+            if as_json:
+                facts = {
+                    "port": proxy.port,
+                    "https_proxy": proxy.url,
+                    "ca_file": str(proxy.ca_file),
+                    "bundle_file": str(proxy.bundle_file),
+                    "rpc": f"unix://{running.rpc}",
+                    "env": environment,
+                }
+                print(json.dumps(facts), flush=True)
+            else:
+                for name, value in environment.items():
+                    print(f"export {name}={shlex.quote(value)}")
+                print(f"export COUNTERSIGN_RPC=unix://{shlex.quote(str(running.rpc))}", flush=True)
+            await stop.wait()
+    except (ProxyUnavailable, SocketUnavailable) as exc:
+        raise CommandFailed(str(exc)) from exc
+    print_coverage(count.coverage(), Console(file=sys.stderr))
+    if report is not None:
+        _write_report(report, json.dumps(count.coverage().as_json(), indent=2))
+    return 0
+
+
+def _write_report(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as exc:
+        raise CommandFailed(f"cannot write the report {path!r}: {exc.strerror}") from exc

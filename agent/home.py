@@ -1,0 +1,91 @@
+"""CODEX_HOME: where it is, and what we read there at start."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class HomeError(Exception):
+    """CODEX_HOME or its config.toml cannot be used; the text says why and what to do."""
+
+
+def codex_home(environ: Mapping[str, str]) -> Path:
+    """$CODEX_HOME, which must exist; else ~/.codex, which is made.
+
+    Raises:
+        HomeError: It does not exist, or is no directory.
+    """
+    named = environ.get("CODEX_HOME", "")
+    if named:
+        path = Path(named)
+        if not path.is_dir():
+            raise HomeError(f"CODEX_HOME is {named!r}, which is no directory; create it, or unset CODEX_HOME")
+        return path.resolve()
+    path = Path(environ.get("HOME") or os.path.expanduser("~")) / ".codex"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise HomeError(f"cannot make {str(path)!r}: {exc.strerror}; set CODEX_HOME to a directory of yours") from exc
+    return path
+
+
+def load_config(home: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """config.toml with the `-c key=value` overrides applied, as plain data.
+
+    Raises:
+        HomeError: Not TOML, or an override without "=".
+    """
+    path = home / "config.toml"
+    config: dict[str, Any] = {}
+    if path.exists():
+        import tomllib
+
+        try:
+            config = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise HomeError(f"{str(path)!r} is not TOML: {exc}") from exc
+        except OSError as exc:
+            raise HomeError(f"{str(path)!r} cannot be read: {exc.strerror}") from exc
+    for override in overrides:
+        _apply(config, override)
+    return config
+
+
+def installation_id(home: Path) -> str:
+    """The id of this installation, made on first use and kept in CODEX_HOME as the original keeps it."""
+    path = home / "installation_id"
+    try:
+        text = path.read_text("ascii", errors="replace").strip()
+        return str(uuid.UUID(text))
+    except (OSError, ValueError):
+        fresh = str(uuid.uuid4())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(fresh)
+    except OSError:
+        pass  # a read-only home: the id lasts for this process
+    return fresh
+
+
+def _apply(config: dict[str, Any], override: str) -> None:
+    """Set a dotted key to a TOML value; what is no TOML value is a string, as in the original."""
+    import tomllib
+
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise HomeError(f"a config override must be KEY=VALUE, found {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip().strip("'\"")
+    table = config
+    for part in parts[:-1]:
+        inner = table.get(part)
+        if not isinstance(inner, dict):
+            inner = table[part] = {}
+        table = inner
+    table[parts[-1]] = value

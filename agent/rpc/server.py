@@ -1,0 +1,334 @@
+"""Connections of desktop clients, and the server that answers them.
+
+The reader of a connection never awaits a handler: while a turn waits for its token, the desktop's answer comes in on
+the same reader (house plan 5.6). One queue for each connection keeps the order of what a client sees.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.rpc.handshake import Identity, Initialize, is_legal_name, parse_initialize
+from agent.rpc.jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    METHOD_NOT_SUPPORTED,
+    ErrorResponse,
+    Peer,
+    Request,
+    RequestFailed,
+    RequestId,
+    Response,
+    fail,
+    notify,
+    reply,
+)
+from agent.rpc.method_names import EXPERIMENTAL_METHODS, METHOD_NAMES
+from agent.rpc.serde_text import InvalidParams, unknown_variant
+
+logger = logging.getLogger(__name__)
+
+# Notifications that only clients of the experimental API get (observed).
+EXPERIMENTAL_NOTIFICATIONS = frozenset({"thread/readState/changed"})
+
+
+class MessageStream(Protocol):
+    """One text for each message, whatever carries them."""
+
+    def __aiter__(self) -> AsyncIterator[str]: ...
+
+    async def send(self, text: str) -> None:
+        """Send one text; returns when there is room for more. Raises ConnectionError when the client has gone."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class ClientGone(ConnectionError):
+    """The client closed its connection before it answered."""
+
+
+class Connection:
+    """One connected client.
+
+    Args:
+        number: Counts from 1 over all connections of the process; the lowest is the oldest.
+    """
+
+    def __init__(self, number: int, stream: MessageStream, ids: Iterator[int]) -> None:
+        self.number = number
+        self.peer = Peer(ids)
+        self.initialized: Initialize | None = None
+        self._stream = stream
+        self._outbox: deque[str] = deque()
+        self._wakeup = asyncio.Event()
+        self._answers: dict[RequestId, asyncio.Future[Any]] = {}
+        self._closed = False
+
+    @property
+    def attests(self) -> bool:
+        """Whether the client said at `initialize` that it can make tokens, and is still there."""
+        return not self._closed and self.initialized is not None and self.initialized.capabilities.request_attestation
+
+    def send(self, text: str) -> None:
+        """Queue a text for the client; dropped when it has gone."""
+        if not self._closed:
+            self._outbox.append(text)
+            self._wakeup.set()
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Tell the client, unless it has not initialised, has opted out, or does not know the method."""
+        if self.initialized is None or method in self.initialized.capabilities.opted_out:
+            return
+        if method in EXPERIMENTAL_NOTIFICATIONS and not self.initialized.capabilities.experimental_api:
+            return
+        self.send(notify(method, params, time.time_ns() // 1_000_000))
+
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """Ask the client and wait for its answer; give it a deadline from outside.
+
+        Raises:
+            RequestFailed: It answered with an error.
+            ClientGone: It left first.
+        """
+        if self._closed:
+            raise ClientGone(f"the client left before {method} was sent")
+        request_id, text = self.peer.request(method, params)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers[request_id] = answer
+        self.send(text)
+        try:
+            return await answer
+        finally:
+            del self._answers[request_id]
+            self.peer.forget(request_id)
+
+    def answered(self, event: Response | ErrorResponse) -> None:
+        """Hand the client's answer to whoever asked."""
+        answer = self._answers.get(event.id)
+        if answer is None or answer.done():
+            return
+        if isinstance(event, Response):
+            answer.set_result(event.result)
+        else:
+            answer.set_exception(RequestFailed(event.code, event.message))
+
+    def closed(self) -> None:
+        """The stream has ended: nothing is sent any more, and pending questions fail."""
+        self._closed = True
+        self._outbox.clear()
+        self._wakeup.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ClientGone("the client closed its connection"))
+
+    async def write(self) -> None:
+        """Send what is queued, in order, until the client has gone or this is cancelled."""
+        try:
+            while not self._closed:
+                while self._outbox:
+                    await self._stream.send(self._outbox.popleft())
+                self._wakeup.clear()
+                if not self._closed:
+                    await self._wakeup.wait()
+        except ConnectionError as exc:
+            logger.info("client %d does not read any more: %s", self.number, exc)
+            await self._stream.aclose()  # ends its reader too
+
+
+class Connections:
+    """The live connections, and which threads they follow. Made first and empty: it breaks the ring (house 5.8)."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, Connection] = {}
+        self._threads: dict[str, set[int]] = {}
+        self._numbers = itertools.count(1)
+        # One counter for the process, over all connections and all kinds of request (observed).
+        self._request_ids = itertools.count(0)
+
+    def open(self, stream: MessageStream) -> Connection:
+        """A new connection on this stream."""
+        connection = Connection(next(self._numbers), stream, self._request_ids)
+        self._live[connection.number] = connection
+        return connection
+
+    def close(self, connection: Connection) -> None:
+        """The connection has ended."""
+        self._live.pop(connection.number, None)
+        for followers in self._threads.values():
+            followers.discard(connection.number)
+        connection.closed()
+
+    def subscribe(self, thread_id: str, connection: Connection) -> None:
+        """From now on `connection` gets the notifications of the thread, and may be asked for its tokens."""
+        self._threads.setdefault(thread_id, set()).add(connection.number)
+
+    def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
+        """Notify the followers of a thread."""
+        for number in sorted(self._threads.get(thread_id, ())):
+            self._live[number].notify(method, params)
+
+    def broadcast(self, method: str, params: dict[str, Any]) -> None:
+        """Notify every client."""
+        for connection in self._live.values():
+            connection.notify(method, params)
+
+    def attester_for(self, thread_id: str | None) -> Connection | None:
+        """The client to ask for a token of this thread: the oldest live one that follows it and can attest."""
+        for number in sorted(self._threads.get(thread_id or "", ())):
+            if self._live[number].attests:
+                return self._live[number]
+        return None
+
+    def any_attester(self) -> Connection | None:
+        """The oldest live client that can attest, whatever it follows: where nobody here knows the threads."""
+        return next((connection for _, connection in sorted(self._live.items()) if connection.attests), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a request, and what to start once it is queued: its notifications must come behind it."""
+
+    result: dict[str, Any]
+    then: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One supported method: `parse` raises InvalidParams, `handle` RequestFailed."""
+
+    parse: Callable[[Any], Any]
+    handle: Callable[[Connection, Any], Awaitable[Answer]]
+
+
+Methods = Mapping[str, Method]
+
+
+class AppServer:
+    """Answers clients.
+
+    Args:
+        name: Who says that something is not supported.
+        codex_home: As told to clients.
+        identity: Given the first client's name, the identity of this process.
+        methods: The supported methods besides `initialize`; awaited when the first is needed, so that what they
+            import need not be there for the first answer.
+        on_initialized: Called after a client got its answer to `initialize`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        codex_home: str,
+        connections: Connections,
+        identity: Callable[[str], Identity],
+        methods: Callable[[], Awaitable[Methods]],
+        on_initialized: Callable[[Connection], None],
+    ) -> None:
+        self._name = name
+        self._codex_home = codex_home
+        self._connections = connections
+        self._make_identity = identity
+        self._identity: Identity | None = None
+        self._methods = methods
+        self._on_initialized = on_initialized
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this process is, once a client has initialised."""
+        return self._identity
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Serve one connection until its stream ends."""
+        connection = self._connections.open(stream)
+        writer = asyncio.create_task(connection.write())
+        handlers: set[asyncio.Task[None]] = set()
+        try:
+            async for text in stream:
+                event = connection.peer.receive(text)
+                if isinstance(event, Request):
+                    if event.method == "initialize":
+                        self._initialize(connection, event)
+                        continue
+                    # In a task of its own: the reader must be back for the answers that a handler waits for.
+                    task = asyncio.create_task(self._handle(connection, event, connection.initialized is not None))
+                    handlers.add(task)
+                    task.add_done_callback(handlers.discard)
+                elif isinstance(event, Response | ErrorResponse):
+                    connection.answered(event)
+        except ConnectionError as exc:
+            logger.info("client %d left: %s", connection.number, exc)
+        finally:
+            self._connections.close(connection)
+            for task in (*handlers, writer):
+                task.cancel()
+            await asyncio.gather(writer, *handlers, return_exceptions=True)
+            await stream.aclose()
+
+    def _initialize(self, connection: Connection, request: Request) -> None:
+        try:
+            wanted = parse_initialize(request.params)
+        except InvalidParams as exc:
+            connection.send(fail(request.id, INVALID_REQUEST, f"Invalid request: {exc}"))
+            return
+        if connection.initialized is not None:
+            connection.send(fail(request.id, INVALID_REQUEST, "Already initialized"))
+            return
+        if not is_legal_name(wanted.client.name):
+            text = f"Invalid clientInfo.name: '{wanted.client.name}'. Must be a valid HTTP header value."
+            connection.send(fail(request.id, INVALID_REQUEST, text))
+            return
+        if self._identity is None:
+            self._identity = self._make_identity(wanted.client.name)
+        connection.initialized = wanted
+        result = {
+            "userAgent": self._identity.user_agent(wanted.client),
+            "codexHome": self._codex_home,
+            "platformFamily": "unix",
+            "platformOs": _platform_os(),
+        }
+        connection.send(reply(request.id, result))
+        self._on_initialized(connection)
+
+    async def _handle(self, connection: Connection, request: Request, initialized: bool) -> None:
+        """Answer one request; every way out of here sends exactly one answer."""
+        try:
+            answer = await self._answer(connection, request, initialized)
+        except InvalidParams as exc:
+            connection.send(fail(request.id, INVALID_REQUEST, f"Invalid request: {exc}"))
+        except RequestFailed as exc:
+            connection.send(fail(request.id, exc.code, exc.message))
+        except Exception as exc:
+            logger.exception("request failed method=%s", request.method)
+            connection.send(fail(request.id, INTERNAL_ERROR, f"{request.method} failed: {type(exc).__name__}"))
+        else:
+            connection.send(reply(request.id, answer.result))
+            if answer.then is not None:
+                answer.then()
+
+    async def _answer(self, connection: Connection, request: Request, initialized: bool) -> Answer:
+        # Parsed before the check for `initialize`, as in the original.
+        if request.method not in METHOD_NAMES:
+            raise InvalidParams(unknown_variant(request.method, METHOD_NAMES))
+        method = (await self._methods()).get(request.method)
+        params = None if method is None else method.parse(request.params)
+        if not initialized:
+            raise RequestFailed(INVALID_REQUEST, "Not initialized")
+        assert connection.initialized is not None
+        if request.method in EXPERIMENTAL_METHODS and not connection.initialized.capabilities.experimental_api:
+            raise RequestFailed(INVALID_REQUEST, f"{request.method} requires experimentalApi capability")
+        if method is None:
+            raise RequestFailed(METHOD_NOT_SUPPORTED, f"{request.method} is not supported by {self._name}")
+        return await method.handle(connection, params)
+
+
+def _platform_os() -> str:
+    import sys
+
+    return {"darwin": "macos", "win32": "windows"}.get(sys.platform, "linux")
