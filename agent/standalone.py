@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.attestation import DesktopAttestation
-from agent.rpc.handshake import Identity, describe_system, describe_terminal
+from agent.machine import identity_of_this_machine
 from agent.rpc.listen import listen_unix, socket_path
 from agent.rpc.server import AppServer, Connection, Connections, Methods
 from agent.settings import ProxySettings
@@ -75,13 +74,3 @@ async def standalone(
         )
         await stack.enter_async_context(listen_unix(rpc, server.serve))
         yield Standalone(proxy, connections, rpc, arrived)
-
-
-def identity_of_this_machine(originator: str) -> Identity:
-    """What this process says of itself once its first client has named it."""
-    try:
-        with open("/etc/os-release", encoding="utf-8") as file:
-            release = file.read()
-    except OSError:
-        release = ""
-    return Identity(originator, describe_system(release, os.uname().machine), describe_terminal(os.environ))

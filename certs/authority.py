@@ -124,7 +124,9 @@ class LocalAuthority:
         issuer_identifier = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
+            # No host name: clients match the SANs, and OpenSSL holds a CN that looks like a name (also an IP address)
+            # against the constraints.
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Countersign leaf")]))
             .issuer_name(self._certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

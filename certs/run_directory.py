@@ -26,8 +26,11 @@ class RunDirectory:
         base = _base()
         _sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Renamed once it is locked: a sweeper that found it unlocked would take this run for a dead one.
+        unlocked = self.path / "lock.new"
+        self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(self.path / _LOCK)
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 """Who trusts the local authority: our own clients by a context, child processes by a bundle file."""
 
 import os
+import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,26 +32,30 @@ def platform_roots() -> Path:
 def write_bundle(path: Path, roots: Path, authorities: Sequence[bytes]) -> None:
     """Write `roots` plus these PEM authorities as one bundle for child processes.
 
-    Only certificates are copied: a key or a comment that sits in the roots file does not reach the child.
+    Only certificates are copied: a key or a comment that sits in the roots file, or beside an authority, does not
+    reach the child.
 
     Raises:
         OSError: `roots` cannot be read or `path` exists already.
-        ValueError: `roots` holds no certificate.
+        ValueError: `roots` or an authority holds no certificate.
     """
     certificates = _certificates(roots.read_text("utf-8", errors="replace"))
     if not certificates:
         raise ValueError(f"{str(roots)!r} should be a bundle of PEM certificates, but holds none; set SSL_CERT_FILE")
-    certificates += [pem.decode("ascii").strip() for pem in authorities]
+    for authority in authorities:
+        found = _certificates(authority.decode("utf-8", errors="replace"))
+        if not found:
+            raise ValueError("an authority for the bundle should be a PEM certificate, and holds none")
+        certificates += found
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write("\n".join(certificates) + "\n")
 
 
+# Base64 and line ends only between the two: a block that was cut off and ends in another one's END may have swallowed
+# a private key.
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII)
+
+
 def _certificates(text: str) -> list[str]:
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    found = []
-    for part in text.split(begin)[1:]:
-        body, closing, _ = part.partition(end)
-        if closing:
-            found.append(f"{begin}{body}{end}")
-    return found
+    return _CERTIFICATE.findall(text)

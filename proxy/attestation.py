@@ -78,6 +78,7 @@ async def attest(provider: AttestationProvider, thread_id: str | None, timeout_s
     try:
         async with asyncio.timeout(timeout_s):
             token = await provider.generate(thread_id)
+        header = envelope(token)
     except NoAttester:
         return None
     except TimeoutError:
@@ -86,7 +87,6 @@ async def attest(provider: AttestationProvider, thread_id: str | None, timeout_s
         return failure(AttestationStatus.MALFORMED)
     except Exception:  # also a bug in the provider: the turn goes on, and the status says that there is no token
         return failure(AttestationStatus.FAILED)
-    header = envelope(token)
     if header is None:
         return failure(AttestationStatus.MALFORMED)
     return Attestation(AttestationStatus.OK, header)

@@ -67,9 +67,14 @@ class Gate:
     # Connections
 
     def client_connected(self, client: Client) -> None:
+        """Refuse peers from elsewhere, and those whose address cannot be told; an exception would let them in."""
         host = client.peername[0] if client.peername else ""
-        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
-            logger.warning("connection refused peer=%s reason=not-loopback", host)
+        try:
+            is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            logger.warning("connection refused peer=%r reason=not-loopback", host)
             client.error = "only loopback peers may connect"
 
     def client_disconnected(self, client: Client) -> None:

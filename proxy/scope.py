@@ -284,14 +284,20 @@ def _misdirected(head: RequestHead) -> str | None:
 
 
 _TARGET = re.compile(rb"/[!-~]*")
+_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _malformed(head: RequestHead) -> str | None:
-    """Why the request line cannot be taken as it stands; None if it can."""
+    """Why the head cannot be taken as it stands; None if it can."""
     if not _TARGET.fullmatch(head.target) or b"#" in head.target:
         return "the request target must start with '/' and hold only visible ASCII without '#'"
-    if not re.fullmatch(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+", head.method):
+    if not _TOKEN.fullmatch(head.method):
         return "the method is not an RFC 9110 token"
+    for name, value in head.headers:
+        # mitmproxy forwards folded lines, bare CR and NUL as they are. An upstream that ends a line at one of them
+        # would see a header that was not there to be stripped (RFC 9110 5.5, RFC 9112 2.2 and 5.2).
+        if not _TOKEN.fullmatch(name) or any(octet in value for octet in (b"\r", b"\n", b"\0")):
+            return "a header holds a line fold, CR, LF or NUL, or its name is no token"
     return None
 
 

@@ -8,6 +8,7 @@ everything, and the answer to the unforeseen is 502 with nothing sent.
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -99,8 +100,9 @@ class Stamper:
                 return
             flow.request.stream = True
         except Exception as exc:
-            # The type only: a text might quote the header.
-            logger.error("stamping failed error=%s", type(exc).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))
+            # The type, and at DEBUG the places: a text might quote the header.
+            logger.error("stamping failed error=%s", type(exc).__name__)
+            logger.debug("stamping failed at\n%s", "".join(traceback.format_tb(exc.__traceback__)))
             flow.request.headers.pop(ATTESTATION_HEADER, None)
             flow.request.stream = False
             flow.response = _answer(502, "the proxy failed to stamp this request; nothing was sent")
@@ -157,6 +159,16 @@ class Stamper:
             record.header = header
         return None
 
+    def request(self, flow: http.HTTPFlow) -> None:
+        """The body is through. HTTP/2 trailers follow, which an upstream may merge into the headers."""
+        try:
+            if flow.request.trailers:
+                for name in (ATTESTATION_HEADER, *_OURS_ALONE):
+                    flow.request.trailers.pop(name, None)
+        except Exception as exc:
+            logger.error("trailers failed error=%s", type(exc).__name__)
+            flow.request.trailers = None
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """From here the response body streams, on all routes: a buffered SSE stream would hold every delta back."""
         try:
@@ -185,7 +197,7 @@ class Stamper:
         self._finish(flow, None)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        self._finish(flow, flow.error.msg if flow.error else "unknown")
+        self._finish(flow, _without_peer_bytes(flow.error.msg) if flow.error else "unknown")
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
         """A piece of an open WebSocket went by. It is relayed as it is; nothing of it is kept."""
@@ -259,6 +271,14 @@ def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:
         authority=None if request.is_http10 or request.is_http11 else raw.authority,
         headers=request.headers.fields,
     )
+
+
+# mitmproxy quotes what a peer wrote as the repr of bytes: a response head with cookies, a header line.
+_PEER_BYTES = re.compile(r"[:\s]*(?:bytearray\()?\[?b['\"].*", re.DOTALL)
+
+
+def _without_peer_bytes(text: str) -> str:
+    return _PEER_BYTES.sub("", text)
 
 
 _THREAD_ID = re.compile(rb"[0-9A-Za-z-]{1,64}")

@@ -104,7 +104,7 @@ class ChatGPT:
         """
         app = web.Application(client_max_size=MAX_MESSAGE_BYTES)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
         # A socket of our own, so that the port is known and a taken one is an error at once.
         listener = socket.create_server((LOOPBACK, self.port), backlog=128)

@@ -1,0 +1,359 @@
+"""The composition root of the app-server: builds everything once, in order, and takes it down in reverse.
+
+What the first answer does not need is imported afterwards, in a thread, in the order in which it will be needed:
+first what answers requests, then the proxy (mitmproxy is most of the start), then the rest.
+"""
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import logging
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.home import installation_id
+from agent.machine import identity_of_this_machine
+from agent.rpc.handshake import PROTOCOL_VERSION
+from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods
+from agent.settings import ProxySettings
+
+if TYPE_CHECKING:
+    from agent.auth import Auth
+    from agent.core.session import Core, ModelFacts
+    from agent.model.catalog import Catalog
+    from agent.model.endpoint import ClientIdentity, ProxyEndpoint
+    from agent.model.http import HttpClient
+
+logger = logging.getLogger(__name__)
+
+NAME = "countersign"
+
+# What answers requests, and what runs a turn. In this order.
+_TO_ANSWER = ("agent.rpc.methods",)
+_TO_SEND = ("proxy.server", "agent.model.client", "certs.trust")
+
+# Seconds between two looks for the models while the service does not tell them.
+MODELS_TIMEOUT_S = 5.0
+# While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
+LOADING_SWITCH_INTERVAL_S = 0.0005
+
+
+class App:
+    """The app-server's parts.
+
+    Args:
+        home: CODEX_HOME.
+        config: config.toml with the overrides, as plain data.
+    """
+
+    def __init__(self, settings: ProxySettings, home: Path, config: dict[str, Any]) -> None:
+        self._settings = settings
+        self._home = home
+        self._config = config
+        self._connections = Connections()
+        self._loop = asyncio.get_running_loop()
+        self._methods: asyncio.Future[Methods] = self._loop.create_future()
+        self._endpoint: asyncio.Future[ProxyEndpoint] = self._loop.create_future()
+        self._loading: asyncio.Task[None] | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._core: Core | None = None
+        self._http: HttpClient | None = None
+        self._auth: Auth | None = None
+        self._identity: ClientIdentity | None = None
+        self._catalog: Catalog | None = None
+        self._installation_id = installation_id(home)
+        self._server = AppServer(
+            name=NAME,
+            codex_home=str(home),
+            connections=self._connections,
+            identity=identity_of_this_machine,
+            methods=self._ready_methods,
+            on_initialized=self._initialized,
+        )
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Serve one connection until it ends."""
+        await self._server.serve(stream)
+
+    async def aclose(self) -> None:
+        """Stop turns, close sockets, stop the proxy; in this order."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._core is not None:
+            await self._core.aclose()
+        if self._http is not None:
+            await self._http.aclose()
+        await self._stack.aclose()
+
+    # Loading
+
+    async def _ready_methods(self) -> Methods:
+        self._load()
+        return await asyncio.shield(self._methods)
+
+    def _load(self) -> None:
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._build())
+
+    async def _build(self) -> None:
+        """Import and build the parts; a failure is what later requests and turns are answered with."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(LOADING_SWITCH_INTERVAL_S)
+        try:
+            await _imported(self._loop, _TO_ANSWER)
+            self._methods.set_result(self._build_core())
+            self._tell_account()
+            await _imported(self._loop, _TO_SEND)
+            self._endpoint.set_result(await self._start_proxy())
+        except Exception as exc:
+            from agent.model.wire import Unavailable
+
+            logger.error("the app-server cannot work: %s", exc)
+            for future in (self._methods, self._endpoint):
+                if not future.done():
+                    future.set_exception(Unavailable(str(exc), "other"))
+                    future.exception()  # it is told to whoever asks; nobody may
+        finally:
+            sys.setswitchinterval(interval)
+            # The modules stay for good: the collector need not look at them again.
+            gc.freeze()
+            gc.enable()
+
+    def _build_core(self) -> Methods:
+        from agent.auth import Auth
+        from agent.core.session import Core
+        from agent.rpc.methods import AgentMethods
+
+        self._auth = Auth(self._home, self._post_json)
+        self._core = Core(
+            open_session=self._open_session,
+            facts=self._facts,
+            publish=self._connections.publish,
+            installation_id=self._installation_id,
+            stream_retries=5,
+        )
+        return AgentMethods(
+            core=self._core,
+            connections=self._connections,
+            auth=self._auth,
+            config=self._config,
+            origin=self._origin,
+            originator=lambda: self._client_identity().originator,
+            catalog=self._ask_catalog,
+            default_model=lambda: self._known_catalog().default,
+            now_s=lambda: int(time.time()),
+        ).table()
+
+    async def _start_proxy(self) -> "ProxyEndpoint":
+        from agent.attestation import DesktopAttestation
+        from agent.model.endpoint import ProxyEndpoint
+        from certs.run_directory import RunDirectory
+        from certs.trust import client_context
+        from proxy.credentials import Credentials
+        from proxy.server import LOOPBACK, ProxyServer
+
+        settings = self._settings
+        credentials = settings.credentials or Credentials.random()
+        run = self._stack.enter_context(RunDirectory())
+        proxy = await self._stack.enter_async_context(
+            ProxyServer(
+                scope=settings.scope,
+                provider=DesktopAttestation(self._connections.attester_for),
+                run_directory=run.path,
+                credentials=credentials,
+                upstream=settings.upstream,
+                on_exchange=lambda exchange: logger.info("exchange %s", exchange),
+                port=settings.port,
+                mode=settings.stamp,
+                on_failure=settings.on_failure,
+            )
+        )
+        # Sign-in goes through the proxy as an untouched tunnel, so its own certificate must be trusted too.
+        context = client_context(proxy.bundle_file.read_bytes())
+        return ProxyEndpoint(LOOPBACK, proxy.port, credentials.user, credentials.secret, context)
+
+    # What the parts ask of each other
+
+    @property
+    def _origin(self) -> str:
+        target = self._settings.scope.origins[0]
+        return f"https://{target.host}" if target.port == 443 else f"https://{target}"
+
+    async def _ready_endpoint(self) -> "ProxyEndpoint":
+        self._load()
+        return await asyncio.shield(self._endpoint)
+
+    def _client_identity(self) -> "ClientIdentity":
+        assert self._identity is not None, "no request is handled before a client has initialised"
+        return self._identity
+
+    def _open_session(self, thread_id: str) -> Any:
+        return _LateSession(self, thread_id)
+
+    async def _model_client(self) -> Any:
+        await self._ready_endpoint()
+        from agent.model.client import Budgets, ModelClient
+
+        assert self._auth is not None
+        return ModelClient(
+            origin=self._origin,
+            auth=self._auth,
+            http=self._http_client(),
+            endpoint=self._ready_endpoint,
+            identity=self._client_identity,
+            budgets=Budgets(),
+        )
+
+    def _http_client(self) -> "HttpClient":
+        if self._http is None:
+            from agent.model.http import HttpClient
+
+            self._http = HttpClient(self._ready_endpoint)
+        return self._http
+
+    async def _post_json(self, url: str, body: dict[str, Any]) -> tuple[int, Any]:
+        from agent.model.wire import StreamBroken
+
+        try:
+            return await self._http_client().request_json("POST", url, body)
+        except StreamBroken as exc:
+            logger.warning("sign-in: %s", exc)
+            return 0, None
+
+    def _known_catalog(self) -> "Catalog":
+        from agent.model.catalog import Catalog
+
+        return self._catalog or Catalog()
+
+    def _facts(self, model: str) -> "ModelFacts":
+        from agent.core.session import ModelFacts
+
+        known = self._known_catalog().find(model)
+        return ModelFacts(known.default_effort, known.usable_window)
+
+    async def _ask_catalog(self) -> "Catalog":
+        """The service's models, asked once; ours where it gives none in time."""
+        from agent.auth import AuthFailed, NotSignedIn
+        from agent.model.catalog import Catalog
+        from agent.model.wire import StreamBroken, Unavailable
+
+        if self._catalog is not None:
+            return self._catalog
+        assert self._auth is not None
+        try:
+            async with asyncio.timeout(MODELS_TIMEOUT_S):
+                bearer = await self._auth.bearer()
+                if bearer.mode == "chatgpt":
+                    identity = self._client_identity()
+                    headers = {"Authorization": f"Bearer {bearer.token}", "User-Agent": identity.user_agent}
+                    if bearer.account_id is not None:
+                        headers["chatgpt-account-id"] = bearer.account_id
+                    url = f"{self._origin}/backend-api/codex/models?client_version={PROTOCOL_VERSION}"
+                    status, answer = await self._http_client().request_json("GET", url, headers=headers)
+                    self._catalog = Catalog.from_service(answer) if status == 200 else None
+        except (TimeoutError, NotSignedIn, AuthFailed, StreamBroken, Unavailable) as exc:
+            logger.info("the models are the built-in ones: %s", exc or type(exc).__name__)
+        return self._known_catalog()
+
+    # What clients are told by themselves
+
+    def _initialized(self, connection: Connection) -> None:
+        assert self._server.identity is not None and connection.initialized is not None
+        if self._identity is None:
+            from agent.model.endpoint import ClientIdentity
+
+            identity = self._server.identity
+            user_agent = identity.user_agent(connection.initialized.client)
+            self._identity = ClientIdentity(user_agent, identity.originator, PROTOCOL_VERSION)
+        status = {
+            "status": "disabled",
+            "serverName": socket.gethostname(),
+            "installationId": self._installation_id,
+            "environmentId": None,
+        }
+        connection.notify("remoteControl/status/changed", status)
+        self._load()
+
+    def _tell_account(self) -> None:
+        from agent.auth import AuthFailed
+
+        assert self._auth is not None
+        try:
+            account = self._auth.account()
+        except AuthFailed as exc:
+            logger.error("%s", exc)
+            return
+        if account is not None:
+            plan = None if account.mode == "apikey" else account.plan or "unknown"
+            self._connections.broadcast("account/updated", {"authMode": account.mode, "planType": plan})
+
+
+class _LateSession:
+    """A model session that is opened when the proxy and the client for it are there."""
+
+    def __init__(self, app: App, thread_id: str) -> None:
+        self._app = app
+        self._thread_id = thread_id
+        self._session: Any = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def transport(self) -> str:
+        return "websocket" if self._session is None else str(self._session.transport)
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._session is None:
+                client = await self._app._model_client()
+                self._session = client.session(self._thread_id)
+        return self._session
+
+    async def prewarm(self, request: Any) -> None:
+        from agent.model.wire import Unavailable
+
+        try:
+            await (await self._open()).prewarm(request)
+        except Unavailable as exc:
+            logger.info("prewarm: %s", exc)
+
+    async def stream(self, request: Any) -> Any:
+        session = await self._open()
+        async with contextlib.aclosing(session.stream(request)) as events:
+            async for event in events:
+                yield event
+
+    def use_http(self) -> None:
+        self._session.use_http()
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.aclose()
+
+
+async def _imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
+    """Import modules in a thread of their own, which does not hold up the end of the process."""
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(act: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended first
+            loop.call_soon_threadsafe(act)
+
+    def work() -> None:
+        try:
+            for name in names:
+                importlib.import_module(name)
+        except BaseException as exc:
+            error = exc
+            settle(lambda: None if done.done() else done.set_exception(error))
+        else:
+            settle(lambda: None if done.done() else done.set_result(None))
+
+    threading.Thread(target=work, daemon=True, name="import").start()
+    await done

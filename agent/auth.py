@@ -1,0 +1,207 @@
+"""ChatGPT credentials: $CODEX_HOME/auth.json, its refresh, and who is signed in.
+
+The file is the original's, shared with it: unknown members are kept, and it is replaced whole, mode 0600.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+REFRESH_URL = "https://auth.openai.com/oauth/token"
+# The original's public client id (observed in its refresh requests).
+CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
+# A token that ends within this many seconds is refreshed before it is used.
+EXPIRY_MARGIN_S = 60.0
+
+_CLAIMS = "https://api.openai.com/auth"
+
+# (url, JSON body) -> (status, decoded answer)
+PostJson = Callable[[str, dict[str, Any]], Awaitable[tuple[int, Any]]]
+
+
+class NotSignedIn(Exception):
+    """There are no credentials; the text says what to do."""
+
+
+class AuthFailed(Exception):
+    """There are credentials, and they cannot be used; the text says why, without them."""
+
+
+class RefreshFailed(AuthFailed):
+    """The sign-in service gave no new tokens; it may do so later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is signed in. `mode` is "chatgpt" or "apikey"; the rest is None for an API key."""
+
+    mode: str
+    email: str | None = None
+    plan: str | None = None
+    user_id: str | None = None
+    account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What a request carries."""
+
+    mode: str
+    token: str = field(repr=False)
+    account_id: str | None = None
+
+
+class Auth:
+    """The credentials of one CODEX_HOME.
+
+    Args:
+        post_json: Sends the refresh; through the proxy, like everything else.
+    """
+
+    def __init__(self, home: Path, post_json: PostJson) -> None:
+        self._path = home / "auth.json"
+        self._post_json = post_json
+        self._content: dict[str, Any] | None = None
+        self._lock = asyncio.Lock()
+
+    def load(self) -> None:
+        """Read the file anew.
+
+        Raises:
+            AuthFailed: It is there and cannot be read or understood.
+        """
+        try:
+            content = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            self._content = None
+            return
+        except OSError as exc:
+            raise AuthFailed(f"{str(self._path)!r} cannot be read: {exc.strerror}") from exc
+        except ValueError as exc:
+            # Not the decoder's text: it may quote the file.
+            raise AuthFailed(f"{str(self._path)!r} is not JSON; sign in again") from exc
+        tokens = content.get("tokens") if isinstance(content, dict) else None
+        key = content.get("OPENAI_API_KEY") if isinstance(content, dict) else None
+        if isinstance(tokens, dict):
+            for name in ("access_token", "refresh_token"):
+                if not isinstance(tokens.get(name), str) or not tokens[name].isascii():
+                    raise AuthFailed(f"{str(self._path)!r} has no usable tokens.{name}; sign in again")
+        elif not isinstance(key, str) or not key:
+            raise AuthFailed(f"{str(self._path)!r} holds neither tokens nor an API key; sign in again")
+        self._content = content
+
+    def account(self) -> Account | None:
+        """Who is signed in, from the file as it is now; None if nobody is. Raises AuthFailed as `load` does."""
+        self.load()
+        if self._content is None:
+            return None
+        tokens = self._content.get("tokens")
+        if not isinstance(tokens, dict):
+            return Account("apikey")
+        claims = _claims(tokens.get("id_token")) | _claims(tokens["access_token"])
+        ours = claims.get(_CLAIMS)
+        ours = ours if isinstance(ours, dict) else {}
+        email = claims.get("email") or _claims(tokens.get("id_token")).get("email")
+        return Account(
+            mode="chatgpt",
+            email=email if isinstance(email, str) else None,
+            plan=_optional(ours.get("chatgpt_plan_type")),
+            user_id=_optional(ours.get("chatgpt_user_id") or ours.get("user_id")),
+            account_id=_optional(tokens.get("account_id") or ours.get("chatgpt_account_id")),
+        )
+
+    async def bearer(self) -> Bearer:
+        """What to send now; an access token that has expired is refreshed first.
+
+        Raises:
+            NotSignedIn: There are no credentials.
+            AuthFailed: They cannot be used, or the refresh failed.
+        """
+        if self._content is None:
+            self.load()
+        if self._content is None:
+            raise NotSignedIn(f"nobody is signed in: there is no {str(self._path)!r}; sign in with the desktop first")
+        tokens = self._content.get("tokens")
+        if isinstance(tokens, dict) and _expires_at(tokens["access_token"]) < time.time() + EXPIRY_MARGIN_S:
+            await self.refresh("proactive_expiry", tokens["access_token"])
+        return self._bearer()
+
+    async def refresh(self, reason: str, rejected: str) -> None:
+        """Get new tokens and keep them, unless somebody has replaced `rejected` meanwhile.
+
+        Raises:
+            RefreshFailed: The sign-in service refused or could not be reached.
+            AuthFailed: There is nothing to refresh, or the new tokens cannot be kept.
+        """
+        async with self._lock:
+            self.load()  # the original, or another process of ours, may have been here
+            content = self._content
+            tokens = content.get("tokens") if content is not None else None
+            if content is None or not isinstance(tokens, dict):
+                raise AuthFailed("only ChatGPT credentials can be refreshed")
+            if tokens["access_token"] != rejected:
+                return
+            body = {
+                "client_id": CLIENT_ID,
+                "grant_type": "refresh_token",
+                "refresh_token": tokens["refresh_token"],
+                "refresh_reason": reason,
+            }
+            status, answer = await self._post_json(REFRESH_URL, body)
+            if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
+                raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
+            new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": now}
+            _replace(self._path, json.dumps(self._content, indent=2))
+
+    def _bearer(self) -> Bearer:
+        content = self._content
+        assert content is not None
+        tokens = content.get("tokens")
+        if not isinstance(tokens, dict):
+            return Bearer("apikey", str(content["OPENAI_API_KEY"]))
+        return Bearer("chatgpt", tokens["access_token"], _optional(tokens.get("account_id")))
+
+
+def _claims(token: object) -> dict[str, Any]:
+    """The claims of a JWT, unverified: they are only shown, and looked at for the expiry."""
+    if not isinstance(token, str) or token.count(".") != 2:
+        return {}
+    payload = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _expires_at(token: str) -> float:
+    expiry = _claims(token).get("exp")
+    return float(expiry) if isinstance(expiry, int | float) else float("inf")
+
+
+def _optional(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace the file in one step: a crash leaves the old one or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".auth-")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as exc:
+        Path(temporary).unlink(missing_ok=True)
+        raise AuthFailed(f"{str(path)!r} cannot be written: {exc.strerror}") from exc

@@ -1,0 +1,1 @@
+"""Threads and turns: what is decided, without knowing how it is carried."""

@@ -1,0 +1,30 @@
+"""What the model service is told about a request besides its content. Pure."""
+
+import json
+
+from agent.core.thread import Thread
+
+# How the sandbox is named in the metadata: by what would confine a command, "none" where nothing does.
+_SANDBOXES = {"danger-full-access": "none", "external-sandbox": "external"}
+
+
+def turn_metadata(thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str) -> str:
+    """The JSON text of `x-codex-turn-metadata`; `kind` is "prewarm" or "turn".
+
+    The members of the original that we know to be true of us, in its order.
+    """
+    content = {
+        "installation_id": installation_id,
+        "session_id": thread.id,
+        "thread_id": thread.id,
+        "agent_name": "/root",
+        "turn_id": turn_id,
+        "window_id": f"{thread.id}:0",
+        "window_number": 0,
+        "request_kind": kind,
+        "sandbox": _SANDBOXES.get(thread.sandbox_mode, "seccomp"),
+        "sandbox_mode": thread.sandbox_mode,
+        "model": thread.model,
+        "reasoning_effort": effort,
+    }
+    return json.dumps(content, separators=(",", ":"))

@@ -1,0 +1,350 @@
+"""The threads of this process, and the turns that run in them."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, assert_never
+
+from agent.core.ids import uuid7
+from agent.core.metadata import turn_metadata
+from agent.core.thread import Thread, environment_context, message
+from agent.core.turn import (
+    FallBack,
+    Finish,
+    Impossible,
+    Interrupted,
+    Notify,
+    Received,
+    Record,
+    Sample,
+    SampleFailed,
+    Steered,
+    Turn,
+    TurnCommand,
+)
+from agent.model.wire import Item, ResponseEvent, ResponsesRequest, StreamBroken, Unavailable, UpstreamError
+
+logger = logging.getLogger(__name__)
+
+
+class ModelSession(Protocol):
+    """The model requests of one thread (`agent.model.client.ModelSession`)."""
+
+    @property
+    def transport(self) -> str:
+        """How the next request travels: "websocket" or "http"."""
+        ...
+
+    async def prewarm(self, request: ResponsesRequest) -> None: ...
+
+    def stream(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        """Raises UpstreamError, StreamBroken or Unavailable."""
+        ...
+
+    def use_http(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a turn needs to know of its model."""
+
+    default_effort: str
+    usable_window: int
+
+
+class ThreadNotFound(LookupError):
+    """There is no such thread in this process."""
+
+
+class TurnNotRunning(LookupError):
+    """There is no such turn to interrupt; the text is the original's."""
+
+
+class Core:
+    """All threads.
+
+    Args:
+        open_session: Makes the model session of a new thread.
+        facts: What is known of a model.
+        publish: Tells the followers of a thread: (thread id, method, params).
+        installation_id: As told to the model service.
+        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_session: Callable[[str], ModelSession],
+        facts: Callable[[str], ModelFacts],
+        publish: Callable[[str, str, dict[str, Any]], None],
+        installation_id: str,
+        stream_retries: int,
+    ) -> None:
+        self._open_session = open_session
+        self._facts = facts
+        self._publish = publish
+        self._installation_id = installation_id
+        self._stream_retries = stream_retries
+        self._threads: dict[str, _Running] = {}
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7."""
+        return uuid7(_now_ms(), os.urandom(10))
+
+    def add(self, thread: Thread) -> None:
+        """Take in a new thread; nothing is sent yet."""
+        self._threads[thread.id] = _Running(self, thread, self._open_session(thread.id))
+
+    def thread(self, thread_id: str) -> Thread:
+        """Raises ThreadNotFound."""
+        return self._running(thread_id).thread
+
+    def prewarm(self, thread_id: str) -> None:
+        """Start loading the static input of a new thread."""
+        self._running(thread_id).prewarm()
+
+    def start_turn(
+        self,
+        thread_id: str,
+        content: list[dict[str, Any]],
+        item: Item,
+        client_id: str | None,
+        output_schema: Item | None,
+    ) -> "StartedTurn":
+        """Begin a turn, or add the input to the one that runs. `begin` starts it: call it once it was answered.
+
+        Raises:
+            ThreadNotFound: There is no such thread.
+        """
+        return self._running(thread_id).start_turn(content, item, client_id, output_schema)
+
+    def interrupt(self, thread_id: str, turn_id: str) -> Callable[[], None]:
+        """What stops the turn; call it once the request was answered.
+
+        Raises:
+            ThreadNotFound, TurnNotRunning: There is no such turn.
+        """
+        return self._running(thread_id).interrupt(turn_id)
+
+    async def aclose(self) -> None:
+        """Stop all turns and close all sockets."""
+        await asyncio.gather(*(running.aclose() for running in self._threads.values()))
+
+    def _running(self, thread_id: str) -> "_Running":
+        running = self._threads.get(thread_id)
+        if running is None:
+            raise ThreadNotFound(thread_id)
+        return running
+
+    # What the threads need of us
+
+    def facts(self, model: str) -> ModelFacts:
+        return self._facts(model)
+
+    def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
+        self._publish(thread_id, method, params)
+
+    @property
+    def installation_id(self) -> str:
+        return self._installation_id
+
+    @property
+    def stream_retries(self) -> int:
+        return self._stream_retries
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn:
+    """A turn that was answered to the client, and what sets it going (nothing, if it runs already)."""
+
+    wire: dict[str, Any]
+    begin: Callable[[], None] | None
+
+
+class _Running:
+    """A thread with its model session and, at times, a turn."""
+
+    def __init__(self, core: Core, thread: Thread, session: ModelSession) -> None:
+        self.thread = thread
+        self._core = core
+        self._session = session
+        self._turn: Turn | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+
+    def prewarm(self) -> None:
+        request = self._request(self.thread.static_input(), "prewarm", turn_id="", generate=False)
+        self._warming = asyncio.create_task(self._session.prewarm(request))
+
+    def start_turn(
+        self,
+        content: list[dict[str, Any]],
+        item: Item,
+        client_id: str | None,
+        output_schema: Item | None,
+    ) -> StartedTurn:
+        if self._turn is not None:
+            self._perform_now(self._turn.receive(Steered(content, item, client_id), _now_ms()))
+            return StartedTurn(self._turn.wire(), None)
+        thread = self.thread
+        turn = Turn(
+            id=self._core.new_id(),
+            thread=thread,
+            content=content,
+            item=item,
+            client_id=client_id,
+            window=self._core.facts(thread.model).usable_window,
+            retries=self._core.stream_retries,
+            new_id=self._core.new_id,
+        )
+        self._turn = turn
+
+        def begin() -> None:
+            self._task = asyncio.create_task(self._run(turn, output_schema))
+
+        return StartedTurn(turn.wire(), begin)
+
+    def interrupt(self, turn_id: str) -> Callable[[], None]:
+        turn, task = self._turn, self._task
+        if turn is None:
+            raise TurnNotRunning("no active turn to interrupt")
+        if turn.id != turn_id:
+            raise TurnNotRunning(f"expected active turn id {turn_id} but found {turn.id}")
+
+        def stop() -> None:
+            # First the notifications, then the task: its cancellation only drops the stream.
+            self._perform_now(turn.receive(Interrupted(), _now_ms()))
+            if task is not None:
+                task.cancel()
+
+        return stop
+
+    async def aclose(self) -> None:
+        tasks = [task for task in (self._task, self._warming) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self._session.aclose()
+
+    async def _run(self, turn: Turn, output_schema: Item | None) -> None:
+        """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
+        try:
+            self._add_context()
+            commands = turn.start(_now_ms())
+            while (delay_s := self._perform(commands)) is not None:
+                await asyncio.sleep(delay_s)
+                commands = await self._sample(turn, output_schema)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            logger.exception("turn failed thread=%s turn=%s", self.thread.id, turn.id)
+            failed = Impossible(f"internal error: {type(exc).__name__}", "other")
+            self._perform(turn.receive(failed, _now_ms()))
+        finally:
+            if self._turn is turn:
+                self._turn = self._task = None
+
+    async def _sample(self, turn: Turn, output_schema: Item | None) -> list[TurnCommand]:
+        """One model request: perform what its events bring, and return the commands that end it."""
+        thread = self.thread
+        request = self._request(
+            (*thread.static_input(), *thread.history), "turn", turn_id=turn.id, schema=output_schema, state=turn.state
+        )
+        transport = self._session.transport
+        try:
+            async with contextlib.aclosing(self._session.stream(request)) as events:
+                async for event in events:
+                    transport = self._session.transport
+                    commands = turn.receive(Received(event), _now_ms())
+                    if any(isinstance(command, Sample | Finish) for command in commands):
+                        return commands
+                    self._perform(commands)
+        except (UpstreamError, StreamBroken) as exc:
+            return turn.receive(SampleFailed(exc, self._session.transport), _now_ms())
+        except Unavailable as exc:
+            return turn.receive(Impossible(str(exc), exc.info), _now_ms())
+        broken = StreamBroken("the stream ended before response.completed")
+        return turn.receive(SampleFailed(broken, transport), _now_ms())
+
+    def _perform(self, commands: list[TurnCommand]) -> float | None:
+        """Carry out commands; the delay before the next request in seconds, or None if there is none."""
+        delay_s: float | None = None
+        for command in commands:
+            match command:
+                case Notify():
+                    self._core.publish(self.thread.id, command.method, command.params)
+                case Record():
+                    self.thread.history.append(command.item)
+                case FallBack():
+                    self._session.use_http()
+                case Sample():
+                    delay_s = command.delay_s
+                case Finish():
+                    self._turn = None
+                case _:
+                    assert_never(command)
+        return delay_s
+
+    def _perform_now(self, commands: list[TurnCommand]) -> None:
+        """Carry out commands that ask for no request."""
+        self._perform([command for command in commands if not isinstance(command, Sample)])
+
+    def _add_context(self) -> None:
+        """What the model must know before the first input: instructions of the client, and where it works."""
+        if self.thread.history:
+            return
+        if self.thread.developer_instructions is not None:
+            self.thread.history.append(message("developer", self.thread.developer_instructions))
+        now = datetime.now().astimezone()
+        shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
+        timezone = os.environ.get("TZ") or now.tzname() or "UTC"
+        self.thread.history.append(environment_context(self.thread, f"{now:%Y-%m-%d}", timezone, shell))
+
+    def _request(
+        self,
+        items: tuple[Item, ...],
+        kind: str,
+        *,
+        turn_id: str,
+        generate: bool = True,
+        schema: Item | None = None,
+        state: str | None = None,
+    ) -> ResponsesRequest:
+        thread = self.thread
+        effort = thread.effort or self._core.facts(thread.model).default_effort
+        metadata = turn_metadata(
+            thread, kind=kind, turn_id=turn_id, installation_id=self._core.installation_id, effort=effort
+        )
+        return ResponsesRequest(
+            model=thread.model,
+            input=items,
+            thread_id=thread.id,
+            turn_metadata=metadata,
+            client_metadata={
+                "session_id": thread.id,
+                "thread_id": thread.id,
+                "turn_id": turn_id,
+                "x-codex-installation-id": self._core.installation_id,
+                "x-codex-window-id": f"{thread.id}:0",
+                "x-codex-turn-metadata": metadata,
+            },
+            effort=None if effort == "none" else effort,
+            summary=thread.summary,
+            verbosity=thread.verbosity,
+            output_schema=schema,
+            service_tier=thread.service_tier,
+            generate=generate,
+            turn_state=state,
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,166 @@
+"""A thread: its settings and its history. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.wire import Item, TokenUsage
+
+# What the model is told first, unless the client brings its own.
+BASE_INSTRUCTIONS = """\
+You are a coding agent that runs on the user's computer, inside Countersign. Help with the task the user gives you.
+Be precise and brief. Say what you did and what you could not do. Do not claim to have run or changed anything that
+you did not run or change. If no tool for something is offered to you, say so and give the user what they need to do
+it themselves."""
+
+# A placeholder for what a tool call is answered with when there is no such tool; the model reads it and goes on.
+UNSUPPORTED_CALL = "unsupported call: {name}"
+
+TURN_ABORTED = """\
+<turn_aborted>
+The user stopped the previous turn. What it was doing may be half done: look before you rely on it.
+</turn_aborted>"""
+
+SANDBOX_POLICIES: dict[str, dict[str, Any]] = {
+    "read-only": {"type": "readOnly", "networkAccess": False},
+    "workspace-write": {
+        "type": "workspaceWrite",
+        "writableRoots": [],
+        "networkAccess": False,
+        "excludeTmpdirEnvVar": False,
+        "excludeSlashTmp": False,
+    },
+    "danger-full-access": {"type": "dangerFullAccess"},
+}
+_MODES = {policy["type"]: mode for mode, policy in SANDBOX_POLICIES.items()} | {"externalSandbox": "external-sandbox"}
+
+
+@dataclass(slots=True)
+class Thread:
+    """One conversation.
+
+    Args:
+        approval_policy: A name, or {"granular": {...}}.
+        sandbox: The legacy sandbox policy, as clients see it.
+        profile: The permission profile that the sandbox comes from; None where the client chose the sandbox itself.
+        effort: None for the model's default.
+        created_at: Unix seconds.
+        history: Responses items, oldest first.
+        first_unread: The oldest turn that no client has marked as read.
+    """
+
+    id: str
+    cwd: str
+    model: str
+    originator: str
+    approval_policy: Any
+    sandbox: dict[str, Any]
+    profile: str | None
+    created_at: int
+    cli_version: str
+    base_instructions: str = BASE_INSTRUCTIONS
+    developer_instructions: str | None = None
+    effort: str | None = None
+    summary: str | None = None
+    verbosity: str | None = "low"
+    service_tier: str | None = None
+    ephemeral: bool = False
+    source: str | None = None
+    model_provider: str = "openai"
+    history: list[Item] = field(default_factory=list)
+    total: TokenUsage = field(default_factory=TokenUsage)
+    status: str = "idle"
+    preview: str = ""
+    first_unread: str | None = None
+
+    @property
+    def sandbox_mode(self) -> str:
+        """The name of the sandbox policy, as it is told to the model service."""
+        return _MODES.get(str(self.sandbox.get("type")), "unknown")
+
+    def static_input(self) -> tuple[Item, ...]:
+        """What every request starts with, known before the first turn."""
+        return (message("developer", self.base_instructions),)
+
+    def wire(self) -> dict[str, Any]:
+        """The thread as clients see it. `path` is null: it is not kept on disk."""
+        environment = {"environmentId": "local", "cwd": self.cwd, "runtimeWorkspaceRoots": [self.cwd]}
+        status: dict[str, Any] = {"type": self.status}
+        if self.status == "active":
+            status["activeFlags"] = []
+        return {
+            "id": self.id,
+            "environments": [environment],
+            "extra": None,
+            "sessionId": self.id,
+            "forkedFromId": None,
+            "attachedToThreadId": None,
+            "parentThreadId": None,
+            "preview": self.preview,
+            "ephemeral": self.ephemeral,
+            "section": None,
+            "sectionEnteredAt": None,
+            "projectId": None,
+            "historyMode": "paginated",
+            "modelProvider": self.model_provider,
+            "model": self.model,
+            "reasoningEffort": self.effort,
+            "createdAt": self.created_at,
+            "updatedAt": self.created_at,
+            "recencyAt": self.created_at,
+            "status": status,
+            "path": None,
+            "cwd": self.cwd,
+            "cliVersion": self.cli_version,
+            "originator": self.originator,
+            "source": "vscode",
+            "canAcceptDirectInput": True,
+            "threadSource": self.source,
+            "agentNickname": None,
+            "agentRole": None,
+            "gitInfo": None,
+            "name": None,
+            "daybreakEnabled": None,
+            "turns": [],
+        }
+
+    def settings_wire(self) -> dict[str, Any]:
+        """The answer to thread/start: the thread and the settings that are in force."""
+        return {
+            "thread": self.wire(),
+            "model": self.model,
+            "modelProvider": self.model_provider,
+            "serviceTier": self.service_tier,
+            "disabledPluginIds": [],
+            "cwd": self.cwd,
+            "runtimeWorkspaceRoots": [self.cwd],
+            "instructionSources": [],
+            "approvalPolicy": self.approval_policy,
+            "approvalsReviewer": "user",
+            "sandbox": self.sandbox,
+            "activePermissionProfile": None if self.profile is None else {"id": self.profile, "extends": None},
+            "reasoningEffort": self.effort,
+            "multiAgentMode": "explicitRequestOnly",
+        }
+
+
+def message(role: str, *texts: str) -> Item:
+    """A Responses message of input texts."""
+    return {"type": "message", "role": role, "content": [{"type": "input_text", "text": text} for text in texts]}
+
+
+def environment_context(thread: Thread, date: str, timezone: str, shell: str) -> Item:
+    """What the model should know of where it works."""
+    lines = [
+        "<environment_context>",
+        f"  <cwd>{_escape(thread.cwd)}</cwd>",
+        f"  <shell>{_escape(shell)}</shell>",
+        f"  <current_date>{date}</current_date>",
+        f"  <timezone>{_escape(timezone)}</timezone>",
+        f"  <sandbox_mode>{thread.sandbox_mode}</sandbox_mode>",
+        "</environment_context>",
+    ]
+    return message("user", "\n".join(lines))
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,475 @@
+"""One turn, decided: events in, commands out. Pure.
+
+The order of what clients are told is the order of the original (facts/protocol.md 4 and 5.6): the goldens are
+replayed against it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from agent.core.thread import TURN_ABORTED, UNSUPPORTED_CALL, Thread, message
+from agent.model.wire import (
+    Completed,
+    Created,
+    Item,
+    ItemAdded,
+    ItemDone,
+    LimitsSeen,
+    LimitWindow,
+    RateLimits,
+    ResponseEvent,
+    StreamBroken,
+    SummaryDelta,
+    SummaryPartAdded,
+    TextDelta,
+    TurnState,
+    UpstreamError,
+    history_item,
+    judge,
+)
+
+# Seconds before the first stream retry; it doubles. (observed)
+RETRY_DELAY_S = 0.2
+# Whatever a service asks for, a turn does not sleep longer than this between two attempts.
+MAX_RETRY_DELAY_S = 60.0
+
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Tell the thread's clients."""
+
+    method: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Append to the history."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Ask the model with the whole history, after this many seconds."""
+
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FallBack:
+    """Give up WebSocket for the rest of the thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The turn is over."""
+
+    status: str
+
+
+TurnCommand = Notify | Record | Sample | FallBack | Finish
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The model service said something."""
+
+    event: ResponseEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFailed:
+    """The request failed or broke off, on this transport ("websocket" or "http")."""
+
+    failure: UpstreamError | StreamBroken
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """The request could not even be made, and a retry would not help."""
+
+    reason: str
+    info: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """The user added input while the turn runs."""
+
+    content: list[dict[str, Any]]
+    item: Item
+    client_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The user stopped the turn."""
+
+
+TurnEvent = Received | SampleFailed | Impossible | Steered | Interrupted
+
+
+class Turn:
+    """A turn of `thread`, whose settings it reads and whose totals it updates.
+
+    Args:
+        content: The user's input as the client sent it, for its userMessage item.
+        item: The same as a Responses item.
+        window: Tokens of input that clients are told the model has.
+        retries: How often a broken stream is retried on each transport.
+        new_id: Makes the next identifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        thread: Thread,
+        content: list[dict[str, Any]],
+        item: Item,
+        client_id: str | None,
+        window: int,
+        retries: int,
+        new_id: Callable[[], str],
+    ) -> None:
+        self.id = id
+        self.state: str | None = None  # what the service wants back within this turn
+        self._thread = thread
+        self._inputs = [Steered(content, item, client_id)]
+        self._window = window
+        self._retries = retries
+        self._new_id = new_id
+        self._attempts = 0
+        self._started_ms = 0
+        self._open: dict[str, _OpenItem] = {}
+        self._outputs: list[Item] = []
+        self._last_message: dict[str, Any] | None = None
+        self._limits: RateLimits | None = None
+        self._over = False
+
+    def wire(self) -> dict[str, Any]:
+        """The turn as the answer to turn/start shows it."""
+        return self._wire("inProgress", started=False)
+
+    def start(self, now_ms: int) -> list[TurnCommand]:
+        """The first commands."""
+        self._started_ms = now_ms
+        self._thread.status = "active"
+        status = {"threadId": self._thread.id, "status": {"type": "active", "activeFlags": []}}
+        started = {"threadId": self._thread.id, "turn": self._wire("inProgress")}
+        return [
+            Notify("thread/status/changed", status),
+            Notify("turn/started", started),
+            *self._take_inputs(now_ms),
+            Sample(),
+        ]
+
+    def receive(self, event: TurnEvent, now_ms: int) -> list[TurnCommand]:
+        """What follows from an event; nothing once the turn is over."""
+        if self._over:
+            return []
+        match event:
+            case Received():
+                return self._received(event.event, now_ms)
+            case SampleFailed():
+                return self._failed(event, now_ms)
+            case Impossible():
+                return self._fail(event.reason, event.info, now_ms)
+            case Steered():
+                self._inputs.append(event)
+                return []
+            case Interrupted():
+                return [
+                    Record(message("user", TURN_ABORTED)),
+                    self._status("idle"),
+                    *self._finish("interrupted", now_ms),
+                ]
+            case _:
+                assert_never(event)
+
+    def _received(self, event: ResponseEvent, now_ms: int) -> list[TurnCommand]:
+        match event:
+            case Created():
+                return []
+            case TurnState():
+                self.state = event.value
+                return []
+            case LimitsSeen():
+                self._limits = event.limits
+                return []
+            case ItemAdded():
+                return self._open_item(event.item, now_ms)
+            case TextDelta():
+                opened = self._open.get(event.item_id)
+                if opened is None or opened.kind != "agentMessage":
+                    return []
+                return [Notify("item/agentMessage/delta", self._delta(event.item_id, event.delta))]
+            case SummaryPartAdded():
+                if event.item_id not in self._open:
+                    return []
+                params = self._about(itemId=event.item_id, summaryIndex=event.summary_index)
+                return [Notify("item/reasoning/summaryPartAdded", params)]
+            case SummaryDelta():
+                if event.item_id not in self._open:
+                    return []
+                params = self._delta(event.item_id, event.delta) | {"summaryIndex": event.summary_index}
+                return [Notify("item/reasoning/summaryTextDelta", params)]
+            case ItemDone():
+                return self._item_done(event.item, now_ms)
+            case Completed():
+                return self._completed(event, now_ms)
+            case _:
+                assert_never(event)
+
+    # Items
+
+    def _open_item(self, item: Item, now_ms: int) -> list[TurnCommand]:
+        kind = _KINDS.get(item["type"])
+        item_id = item.get("id")
+        if kind is None or not isinstance(item_id, str):
+            return []
+        self._open[item_id] = _OpenItem(kind, now_ms)
+        shown = _shown(kind, item_id, {}, started_ms=now_ms, completed_ms=None)
+        return [Notify("item/started", self._about(item=shown, startedAtMs=now_ms))]
+
+    def _item_done(self, item: Item, now_ms: int) -> list[TurnCommand]:
+        commands: list[TurnCommand] = [Record(history_item(item))]
+        kind = _KINDS.get(item["type"])
+        if kind is not None:
+            if not isinstance(item.get("id"), str):
+                item = {**item, "id": self._new_id()}
+            if item["id"] not in self._open:
+                commands += self._open_item(item, now_ms)
+            opened = self._open.pop(item["id"])
+            shown = _shown(kind, item["id"], item, started_ms=opened.started_ms, completed_ms=now_ms)
+            if kind == "agentMessage":
+                self._last_message = shown
+            params = self._about(item=shown, contentTokenCount=None, completedAtMs=now_ms)
+            commands.append(Notify("item/completed", params))
+        elif item["type"] in _OUTPUT_TYPES:
+            # No tools are declared; a model that calls one all the same is told so.
+            text = UNSUPPORTED_CALL.format(name=item.get("name", "?"))
+            output = {"type": _OUTPUT_TYPES[item["type"]], "call_id": item.get("call_id", ""), "output": text}
+            self._outputs.append(output)
+        return commands
+
+    def _take_inputs(self, now_ms: int) -> list[TurnCommand]:
+        """Turn the user's waiting input into items."""
+        commands: list[TurnCommand] = []
+        for taken in self._inputs:
+            shown: dict[str, Any] = {
+                "type": "userMessage",
+                "id": self._new_id(),
+                "clientId": taken.client_id,
+                "content": taken.content,
+                "startedAtMs": now_ms,
+                "completedAtMs": None,
+            }
+            completed = {**shown, "completedAtMs": now_ms}
+            commands += [
+                Notify("item/started", self._about(item=shown, startedAtMs=now_ms)),
+                Notify("item/completed", self._about(item=completed, contentTokenCount=None, completedAtMs=now_ms)),
+                Record(taken.item),
+            ]
+        self._inputs = []
+        return commands
+
+    # Ends
+
+    def _completed(self, event: Completed, now_ms: int) -> list[TurnCommand]:
+        self._attempts = 0
+        self._open.clear()
+        commands: list[TurnCommand] = []
+        if event.usage is not None:
+            self._thread.total = self._thread.total + event.usage
+            usage = {
+                "total": _usage(self._thread.total),
+                "last": _usage(event.usage),
+                "modelContextWindow": self._window,
+            }
+            commands.append(Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage)))
+        commands += self._tell_limits()
+        if self._outputs or self._inputs:
+            commands += [Record(output) for output in self._outputs]
+            self._outputs = []
+            return [*commands, *self._take_inputs(now_ms), Sample()]
+        return [*commands, self._read_state(), self._status("idle"), *self._finish("completed", now_ms)]
+
+    def _failed(self, event: SampleFailed, now_ms: int) -> list[TurnCommand]:
+        # An item that was open stays open: it never completes, and the next attempt starts one of its own.
+        self._open.clear()
+        # Calls that were complete are in the history; without their outputs it would be refused.
+        commands: list[TurnCommand] = [Record(output) for output in self._outputs]
+        self._outputs = []
+        if isinstance(event.failure, UpstreamError) and event.failure.limits is not None:
+            self._limits = event.failure.limits
+        verdict = judge(event.failure)
+        # The limits of an answer that was no stream are told only where they are the reason (observed).
+        commands += self._tell_limits() if verdict.tells_limits else []
+        if not verdict.retryable:
+            return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
+        self._attempts += 1
+        over_socket = event.transport == "websocket"
+        if self._attempts > self._retries:
+            if not over_socket:
+                return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
+            self._attempts = 0
+            text = f"Falling back from WebSockets to HTTPS transport. {verdict.message}"
+            warning = Notify("warning", {"threadId": self._thread.id, "message": text})
+            return [*commands, warning, FallBack(), Sample()]
+        delay_s = verdict.retry_after_s or RETRY_DELAY_S * 2 ** (self._attempts - 1)
+        if not (over_socket and self._attempts == 1):  # sockets drop; the first time is nobody's business
+            error = _error(
+                f"Reconnecting... {self._attempts}/{self._retries}",
+                {"responseStreamDisconnected": {"httpStatusCode": None}},
+                verdict.message,
+            )
+            commands.append(Notify("error", self._about(error=error, willRetry=True)))
+        return [*commands, Sample(min(delay_s, MAX_RETRY_DELAY_S))]
+
+    def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
+        error = _error(reason, info)
+        return [
+            self._status("systemError"),
+            Notify("error", self._about(error=error, willRetry=False)),
+            self._read_state(),
+            *self._finish("failed", now_ms, error),
+        ]
+
+    def _finish(self, status: str, now_ms: int, error: dict[str, Any] | None = None) -> list[TurnCommand]:
+        self._over = True
+        turn = self._wire(status, error=error, completed_ms=now_ms)
+        if status == "completed":
+            turn["items"] = [] if self._last_message is None else [self._last_message]
+            turn["itemsView"] = "summary"
+        return [Notify("turn/completed", {"threadId": self._thread.id, "turn": turn}), Finish(status)]
+
+    def _tell_limits(self) -> list[TurnCommand]:
+        limits, self._limits = self._limits, None
+        return [] if limits is None else [Notify("account/rateLimits/updated", {"rateLimits": limits_wire(limits)})]
+
+    def _status(self, kind: str) -> Notify:
+        self._thread.status = kind
+        return Notify("thread/status/changed", {"threadId": self._thread.id, "status": {"type": kind}})
+
+    def _read_state(self) -> Notify:
+        self._thread.first_unread = self._thread.first_unread or self.id
+        unread = {"type": "turn", "turnId": self._thread.first_unread}
+        state = {"firstUnread": unread, "revision": self._new_id()}
+        return Notify("thread/readState/changed", {"threadId": self._thread.id, "readState": state})
+
+    def _about(self, **more: Any) -> dict[str, Any]:
+        """Params that name the thread and the turn, in the original's order."""
+        first: dict[str, Any] = {name: more.pop(name) for name in ("item", "error", "willRetry") if name in more}
+        return {**first, "threadId": self._thread.id, "turnId": self.id, **more}
+
+    def _delta(self, item_id: str, delta: str) -> dict[str, Any]:
+        return self._about(itemId=item_id, delta=delta)
+
+    def _wire(
+        self,
+        status: str,
+        *,
+        started: bool = True,
+        error: dict[str, Any] | None = None,
+        completed_ms: int | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "rootTurnId": self.id,
+            "items": [],
+            "itemsView": "notLoaded",
+            "status": status,
+            "error": error,
+            "startedAt": self._started_ms // 1000 if started else None,
+            "completedAt": None if completed_ms is None else completed_ms // 1000,
+            "durationMs": None if completed_ms is None else completed_ms - self._started_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenItem:
+    kind: str
+    started_ms: int
+
+
+# Responses item types that clients are shown, and as what.
+_KINDS = {"message": "agentMessage", "reasoning": "reasoning"}
+# Calls of the model, and the type of item that answers them.
+_OUTPUT_TYPES = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+
+
+def _shown(kind: str, item_id: str, item: Item, *, started_ms: int, completed_ms: int | None) -> dict[str, Any]:
+    """A Responses item as clients see it."""
+    times = {"startedAtMs": started_ms, "completedAtMs": completed_ms}
+    if kind == "reasoning":
+        return {
+            "type": "reasoning",
+            "id": item_id,
+            "summary": _texts(item.get("summary"), "summary_text"),
+            "content": _texts(item.get("content"), "reasoning_text"),
+            **times,
+        }
+    return {
+        "type": "agentMessage",
+        "moderation": None,
+        "id": item_id,
+        "text": "".join(_texts(item.get("content"), "output_text")),
+        "phase": item.get("phase"),
+        "memoryCitation": None,
+        "delivery": None,
+        "questions": None,
+        **times,
+    }
+
+
+def _texts(parts: Any, kind: str) -> list[str]:
+    if not isinstance(parts, list):
+        return []
+    return [str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == kind]
+
+
+def _error(text: str, info: Any, details: str | None = None) -> dict[str, Any]:
+    return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
+
+
+def _usage(usage: Any) -> dict[str, int]:
+    return {
+        "totalTokens": usage.total,
+        "inputTokens": usage.input,
+        "cachedInputTokens": usage.cached_input,
+        "cacheWriteInputTokens": 0,
+        "outputTokens": usage.output,
+        "reasoningOutputTokens": usage.reasoning_output,
+    }
+
+
+def limits_wire(limits: RateLimits) -> dict[str, Any]:
+    """Rate limits as clients see them."""
+    return {
+        "limitId": "codex",
+        "limitName": None,
+        "normalModelSlug": None,
+        "primary": _window(limits.primary),
+        "secondary": _window(limits.secondary),
+        "credits": None,
+        "individualLimit": None,
+        "spendControlReached": None,
+        "planType": None,
+        "rateLimitReachedType": None,
+    }
+
+
+def _window(window: LimitWindow | None) -> dict[str, Any] | None:
+    if window is None:
+        return None
+    return {"usedPercent": window.used_percent, "windowDurationMins": window.minutes, "resetsAt": window.resets_at}

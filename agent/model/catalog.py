@@ -1,0 +1,109 @@
+"""The models we know without asking, and the service's own list when it gives one. Pure.
+
+Names, efforts and windows are facts of the service (as codex-cli 0.169.0 listed them); the descriptions are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+EFFORTS = {
+    "minimal": "Hardly any reasoning; the quickest answers",
+    "low": "Little reasoning; quick answers",
+    "medium": "A balance of speed and depth",
+    "high": "Deep reasoning for hard problems",
+    "xhigh": "Very deep reasoning",
+    "max": "As deep as the model goes",
+    "ultra": "As deep as the model goes, with delegation where the client offers it",
+}
+# The share of a context window that input may fill, as the original reports it.
+USABLE_PERCENT = 95
+DEFAULT_WINDOW = 272_000
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model.
+
+    Args:
+        efforts: Reasoning efforts it takes, weakest first.
+        window: Context window in tokens.
+    """
+
+    slug: str
+    name: str
+    description: str
+    efforts: tuple[str, ...]
+    default_effort: str
+    window: int = DEFAULT_WINDOW
+    hidden: bool = False
+    upgrade: str | None = None
+
+    @property
+    def usable_window(self) -> int:
+        """Tokens of input that clients are told they have."""
+        return self.window * USABLE_PERCENT // 100
+
+
+_TO_XHIGH = ("low", "medium", "high", "xhigh")
+_TO_MAX = (*_TO_XHIGH, "max")
+_TO_ULTRA = (*_TO_MAX, "ultra")
+
+BUILT_IN = (
+    Model("gpt-6.1-sol", "GPT-6.1-Sol", "The usual choice for coding and everyday work", _TO_ULTRA, "low"),
+    Model("gpt-6-astra", "GPT-6-Astra", "The strongest model, for the hardest work", _TO_ULTRA, "low"),
+    Model("gpt-6-sol", "GPT-6-Sol", "The previous everyday model", _TO_ULTRA, "medium"),
+    Model("gpt-6-luna", "GPT-6-Luna", "Small and quick", _TO_MAX, "medium"),
+    Model("gpt-5.6-sol", "GPT-5.6-Sol", "An older everyday model", _TO_ULTRA, "low", upgrade="gpt-6-sol"),
+    Model("gpt-6.1-terra", "GPT-6.1 Terra", "A middle way between speed and strength", _TO_ULTRA, "low"),
+    Model("gpt-5.6-terra", "GPT-5.6-Terra", "An older middle way", _TO_ULTRA, "medium", upgrade="gpt-6-sol"),
+    Model("gpt-5.6-luna", "GPT-5.6-Luna", "An older small model", _TO_MAX, "medium", upgrade="gpt-6-luna"),
+    Model("gpt-5.5", "GPT-5.5", "An older coding model", _TO_XHIGH, "medium", upgrade="gpt-6-sol"),
+)
+DEFAULT_MODEL = BUILT_IN[0].slug
+
+
+class Catalog:
+    """The models that are offered. The first that is not hidden is the default."""
+
+    def __init__(self, models: Sequence[Model] = BUILT_IN) -> None:
+        self.models = tuple(models)
+
+    @classmethod
+    def from_service(cls, answer: Any) -> Self | None:
+        """The service's list (`{"models": [...]}`); None where it gives none, so that ours stands."""
+        listed = answer.get("models") if isinstance(answer, dict) else None
+        models = [model for entry in listed or () if (model := _listed(entry)) is not None]
+        return cls(models) if models else None
+
+    def find(self, slug: str) -> Model:
+        """The model; one that is not listed is taken as it is, with usual properties: the service decides."""
+        for model in self.models:
+            if model.slug == slug:
+                return model
+        return Model(slug, slug, "", _TO_XHIGH, "medium")
+
+    @property
+    def default(self) -> str:
+        """The slug of the default model."""
+        return next((model.slug for model in self.models if not model.hidden), DEFAULT_MODEL)
+
+
+def _listed(entry: Any) -> Model | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("slug"), str):
+        return None
+    levels = entry.get("supported_reasoning_levels")
+    efforts = tuple(
+        level["effort"] for level in levels or () if isinstance(level, dict) and isinstance(level.get("effort"), str)
+    )
+    window = entry.get("context_window")
+    default = entry.get("default_reasoning_level")
+    return Model(
+        slug=entry["slug"],
+        name=str(entry.get("display_name") or entry["slug"]),
+        description=str(entry.get("description") or ""),
+        efforts=efforts or _TO_XHIGH,
+        default_effort=default if isinstance(default, str) else "medium",
+        window=window if type(window) is int and window > 0 else DEFAULT_WINDOW,
+        hidden=entry.get("visibility", "list") != "list",
+    )

@@ -1,0 +1,252 @@
+"""The model client: one session for each thread, WebSocket first, POST when that is refused or given up."""
+
+import asyncio
+import contextlib
+import enum
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+
+from agent.auth import Auth, AuthFailed, Bearer, NotSignedIn, RefreshFailed
+from agent.model.endpoint import ClientIdentity, ProxyEndpoint
+from agent.model.http import HttpClient
+from agent.model.websocket import ResponsesSocket, UpgradeRefused
+from agent.model.wire import (
+    Completed,
+    Item,
+    ItemDone,
+    ResponseEvent,
+    ResponsesRequest,
+    StreamBroken,
+    Unavailable,
+    UpstreamError,
+    history_item,
+)
+
+API_ORIGIN = "https://api.openai.com"
+WEBSOCKET_PROTOCOL = "responses_websockets=2026-02-06"
+
+
+class Transport(enum.StrEnum):
+    """How a thread's requests travel."""
+
+    WEBSOCKET = "websocket"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """How patient the client is; the defaults are the original's.
+
+    Args:
+        request_retries: Of a POST that was answered with 5xx, before the stream.
+        idle_timeout_s: The longest silence inside a stream.
+    """
+
+    request_retries: int = 4
+    idle_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the service knows on the open socket: the items up to the end of its last response."""
+
+    shape: Item
+    items: tuple[Item, ...]
+    response_id: str
+
+
+class ModelClient:
+    """What all threads share.
+
+    Args:
+        origin: The ChatGPT origin, such as "https://chatgpt.com".
+        endpoint: Gives the proxy, once it listens.
+        identity: Who we are, once a client has said.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        auth: Auth,
+        http: HttpClient,
+        endpoint: Callable[[], Awaitable[ProxyEndpoint]],
+        identity: Callable[[], ClientIdentity],
+        budgets: Budgets,
+    ) -> None:
+        self.origin = origin
+        self.auth = auth
+        self.http = http
+        self.endpoint = endpoint
+        self.identity = identity
+        self.budgets = budgets
+
+    def session(self, thread_id: str) -> "ModelSession":
+        """A session for a thread."""
+        return ModelSession(self, thread_id)
+
+
+class ModelSession:
+    """The model requests of one thread, one at a time. `transport` is how the next one will travel."""
+
+    def __init__(self, client: ModelClient, thread_id: str) -> None:
+        self.transport = Transport.WEBSOCKET
+        self._client = client
+        self._thread_id = thread_id
+        self._socket: ResponsesSocket | None = None
+        self._known: _Known | None = None
+        self._turn = asyncio.Lock()
+
+    async def prewarm(self, request: ResponsesRequest) -> None:
+        """Open the socket and let the service load the static input; failures are left to the first turn."""
+        with contextlib.suppress(UpstreamError, StreamBroken, Unavailable):
+            async with contextlib.aclosing(self.stream(request)) as events:
+                async for _ in events:
+                    pass
+
+    async def stream(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        """The events of one response, response.completed last. Waits for the request before it, if there is one.
+
+        Raises:
+            UpstreamError, StreamBroken: It failed or broke off; nothing was retried that a user should know of.
+            Unavailable: There are no usable credentials, or no proxy.
+        """
+        async with self._turn:
+            completed = False
+            try:
+                async with contextlib.aclosing(self._recovering(request)) as events:
+                    async for event in events:
+                        # Before the yield: whoever has response.completed need not come back for more.
+                        completed = isinstance(event, Completed)
+                        yield event
+            finally:
+                if not completed:
+                    await self._drop_socket()
+
+    def use_http(self) -> None:
+        """From now on POST, for the rest of the thread."""
+        self.transport = Transport.HTTP
+
+    async def aclose(self) -> None:
+        """Close the socket in order, if there is one."""
+        socket, self._socket, self._known = self._socket, None, None
+        if socket is not None:
+            await socket.aclose()
+
+    async def _recovering(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        """One request, and twice more after a 401: as it is (the file may be newer), then with refreshed tokens."""
+        bearer = await self._bearer()
+        for recovery in ("reload", "refresh", None):
+            started = False
+            try:
+                async with contextlib.aclosing(self._attempt(request, bearer)) as events:
+                    async for event in events:
+                        started = True
+                        yield event
+                return
+            except UpstreamError as exc:
+                if exc.status != 401 or started or recovery is None:
+                    raise
+            await self._drop_socket()
+            bearer = await self._bearer(recovery, bearer)
+
+    async def _bearer(self, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer:
+        """The credentials; with `recovery`, after reading the file again or refreshing the rejected ones."""
+        auth = self._client.auth
+        try:
+            if recovery == "reload":
+                auth.load()
+            elif recovery == "refresh" and rejected is not None and rejected.mode == "chatgpt":
+                await auth.refresh("unauthorized_recovery", rejected.token)
+            return await auth.bearer()
+        except RefreshFailed as exc:
+            raise UpstreamError(str(exc), status=401) from exc
+        except (NotSignedIn, AuthFailed) as exc:
+            raise Unavailable(str(exc), "unauthorized") from exc
+
+    async def _attempt(self, request: ResponsesRequest, bearer: Bearer) -> AsyncGenerator[ResponseEvent]:
+        if self.transport is Transport.WEBSOCKET:
+            try:
+                socket = await self._open_socket(request, bearer)
+            except UpgradeRefused:
+                self.use_http()
+            else:
+                async with contextlib.aclosing(self._over_socket(socket, request)) as events:
+                    async for event in events:
+                        yield event
+                return
+        if not request.generate:
+            return  # there is nothing to warm on a POST
+        headers = self._headers(request, bearer)
+        if request.turn_state is not None:
+            headers["x-codex-turn-state"] = request.turn_state
+        budgets = self._client.budgets
+        responding = self._client.http.respond(
+            f"{self._base(bearer)}/responses",
+            headers,
+            request.body(),
+            compress=bearer.mode == "chatgpt",
+            idle_timeout_s=budgets.idle_timeout_s,
+            retries=budgets.request_retries,
+        )
+        async with contextlib.aclosing(responding):
+            async for event in responding:
+                yield event
+
+    async def _open_socket(self, request: ResponsesRequest, bearer: Bearer) -> ResponsesSocket:
+        """The open socket, or a new one; a new one knows nothing."""
+        if self._socket is not None and self._socket.is_open:
+            return self._socket
+        await self._drop_socket()
+        headers = {**self._headers(request, bearer), "openai-beta": WEBSOCKET_PROTOCOL}
+        url = f"wss://{self._base(bearer).removeprefix('https://')}/responses"
+        endpoint = await self._client.endpoint()
+        self._socket = await ResponsesSocket.open(endpoint, url, headers, self._client.budgets.idle_timeout_s)
+        return self._socket
+
+    async def _over_socket(self, socket: ResponsesSocket, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        known, shape = self._known, request.shape()
+        body = request.body()
+        if known is not None and known.shape == shape and request.input[: len(known.items)] == known.items:
+            body = request.body(request.input[len(known.items) :], known.response_id)
+        metadata = body["client_metadata"]
+        metadata["x-codex-ws-stream-request-start-ms"] = str(time.time_ns() // 1_000_000)
+        if request.turn_state is not None:
+            metadata["x-codex-turn-state"] = request.turn_state
+        self._known = None
+        produced: list[Item] = []
+        responding = socket.respond(body)
+        async with contextlib.aclosing(responding):
+            async for event in responding:
+                if isinstance(event, ItemDone):
+                    produced.append(history_item(event.item))
+                elif isinstance(event, Completed):
+                    self._known = _Known(shape, (*request.input, *produced), event.response_id)
+                yield event
+
+    async def _drop_socket(self) -> None:
+        """Let go of a socket that may be in the middle of a response."""
+        socket, self._socket, self._known = self._socket, None, None
+        if socket is not None:
+            socket.abort()
+
+    def _base(self, bearer: Bearer) -> str:
+        return f"{API_ORIGIN}/v1" if bearer.mode == "apikey" else f"{self._client.origin}/backend-api/codex"
+
+    def _headers(self, request: ResponsesRequest, bearer: Bearer) -> dict[str, str]:
+        identity = self._client.identity()
+        headers = {"Authorization": f"Bearer {bearer.token}"}
+        if bearer.account_id is not None:
+            headers["chatgpt-account-id"] = bearer.account_id
+        return headers | {
+            "User-Agent": identity.user_agent,
+            "originator": identity.originator,
+            "version": identity.version,
+            "x-client-request-id": self._thread_id,
+            "session-id": self._thread_id,
+            "thread-id": self._thread_id,
+            "x-codex-window-id": f"{self._thread_id}:0",
+            "x-codex-turn-metadata": request.turn_metadata,
+            "x-codex-routing-hint": f"model={request.model}",
+        }

@@ -1,0 +1,168 @@
+"""POST with SSE, and plain JSON requests, through the proxy. aiohttp is imported when the first request needs it."""
+
+import asyncio
+import contextlib
+import importlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.model.endpoint import ProxyEndpoint
+from agent.model.sse import SseDecoder
+from agent.model.wire import (
+    Completed,
+    LimitsSeen,
+    ResponseEvent,
+    StreamBroken,
+    TurnState,
+    UpstreamError,
+    failure,
+    parse_event,
+    parse_limits,
+)
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECT_TIMEOUT_S = 15.0
+JSON_TIMEOUT_S = 20.0
+# Seconds before the first of the inner retries; it doubles. (observed)
+RETRY_DELAY_S = 0.2
+MAX_ERROR_BODY_BYTES = 64 * 1024
+MAX_JSON_BYTES = 16 * 1024 * 1024
+ZSTD_LEVEL = 3
+
+
+class HttpClient:
+    """HTTP for the agent.
+
+    Args:
+        endpoint: Gives the proxy; awaited before the first request.
+    """
+
+    def __init__(self, endpoint: Callable[[], Awaitable[ProxyEndpoint]]) -> None:
+        self._endpoint = endpoint
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request_json(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """(status, decoded answer; None if it is not JSON).
+
+        Raises:
+            StreamBroken: No complete answer within 20 seconds.
+        """
+        aiohttp = await _aiohttp()
+        session, _ = await self._open(aiohttp)
+        try:
+            async with asyncio.timeout(JSON_TIMEOUT_S):
+                async with session.request(method, url, json=body, headers=headers, allow_redirects=False) as response:
+                    content = await response.content.read(MAX_JSON_BYTES)
+        except (TimeoutError, OSError, aiohttp.ClientError) as exc:
+            raise StreamBroken(f"{method} {_host(url)} failed ({type(exc).__name__})") from exc
+        try:
+            return response.status, json.loads(content)
+        except ValueError:
+            return response.status, None
+
+    async def respond(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any],
+        *,
+        compress: bool,
+        idle_timeout_s: float,
+        retries: int,
+    ) -> AsyncGenerator[ResponseEvent]:
+        """POST a model request and yield its events, response.completed last.
+
+        A 5xx before the stream is retried up to `retries` times, each time as a request of its own (and so, at the
+        proxy, with a fresh token: the original sends the same one again).
+
+        Raises:
+            UpstreamError, StreamBroken: It failed or broke off.
+        """
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        sent = {**headers, "Accept": "text/event-stream", "Content-Type": "application/json"}
+        if compress:
+            import zstandard
+
+            content = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content)
+            sent["Content-Encoding"] = "zstd"
+        delay_s = RETRY_DELAY_S
+        for attempt in range(retries + 1):
+            started = False
+            try:
+                async with contextlib.aclosing(self._stream(url, sent, content, idle_timeout_s)) as events:
+                    async for event in events:
+                        started = True
+                        yield event
+                return
+            except UpstreamError as exc:
+                if started or attempt == retries or exc.status is None or exc.status < 500:
+                    raise
+            await asyncio.sleep(delay_s)
+            delay_s *= 2
+
+    async def _stream(
+        self, url: str, headers: Mapping[str, str], content: bytes, idle_timeout_s: float
+    ) -> AsyncGenerator[ResponseEvent]:
+        aiohttp = await _aiohttp()
+        session, _ = await self._open(aiohttp)
+        decoder = SseDecoder()
+        try:
+            async with session.post(
+                url, data=content, headers=headers, allow_redirects=False, skip_auto_headers=("Accept-Encoding",)
+            ) as response:
+                answered = {name.lower(): value for name, value in response.headers.items()}
+                if response.status != 200:
+                    text = (await response.content.read(MAX_ERROR_BODY_BYTES)).decode("utf-8", "replace")
+                    raise failure(response.status, answered, text)
+                if "x-codex-turn-state" in answered:
+                    yield TurnState(answered["x-codex-turn-state"])
+                yield LimitsSeen(parse_limits(answered))
+                while True:
+                    async with asyncio.timeout(idle_timeout_s):
+                        chunk = await response.content.readany()
+                    if not chunk:
+                        raise StreamBroken("the response ended before it was complete")
+                    for text in decoder.feed(chunk):
+                        event = parse_event(text)
+                        if event is not None:
+                            yield event
+                        if isinstance(event, Completed):
+                            return
+        except TimeoutError as exc:
+            raise StreamBroken("idle timeout waiting for SSE") from exc
+        except (OSError, aiohttp.ClientError) as exc:
+            raise StreamBroken(f"the request broke off ({type(exc).__name__})") from exc
+
+    async def _open(self, aiohttp: Any) -> tuple["aiohttp.ClientSession", ProxyEndpoint]:
+        endpoint = await self._endpoint()
+        async with self._opening:
+            if self._session is None:
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=endpoint.context, limit=0),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                    proxy=endpoint.url,
+                    # Not in the URL: aiohttp's error texts would print the secret.
+                    proxy_auth=aiohttp.BasicAuth(endpoint.user, endpoint.secret),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trust_env=False,
+                )
+        return self._session, endpoint
+
+
+async def _aiohttp() -> Any:
+    """The module; its first import takes long enough to be worth a thread."""
+    return await asyncio.to_thread(importlib.import_module, "aiohttp")
+
+
+def _host(url: str) -> str:
+    return url.split("/")[2]

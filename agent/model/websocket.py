@@ -1,0 +1,110 @@
+"""One Responses WebSocket, through the proxy."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
+
+from agent.model.endpoint import ProxyEndpoint
+from agent.model.wire import Completed, ResponseEvent, StreamBroken, UpstreamError, failure, parse_event
+
+# Seconds. The original waits as long for a connection.
+CONNECT_TIMEOUT_S = 15.0
+CLOSE_TIMEOUT_S = 1.0
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class UpgradeRefused(Exception):
+    """The service wants POST instead (426)."""
+
+
+class ResponsesSocket:
+    """An open socket; one response at a time.
+
+    Args:
+        idle_timeout_s: The longest silence between two events.
+    """
+
+    def __init__(self, connection: ClientConnection, idle_timeout_s: float) -> None:
+        self._connection = connection
+        self._idle_timeout_s = idle_timeout_s
+
+    @classmethod
+    async def open(
+        cls, endpoint: ProxyEndpoint, url: str, headers: Mapping[str, str], idle_timeout_s: float
+    ) -> "ResponsesSocket":
+        """Connect and shake hands.
+
+        Raises:
+            UpgradeRefused: 426.
+            UpstreamError: Another status, of the service or of the proxy.
+            StreamBroken: No connection, or no answer within 15 seconds.
+        """
+        try:
+            connection = await connect(
+                url,
+                additional_headers=dict(headers),
+                user_agent_header=None,
+                proxy=endpoint.url_with_credentials,
+                ssl=endpoint.context,
+                open_timeout=CONNECT_TIMEOUT_S,
+                close_timeout=CLOSE_TIMEOUT_S,
+                ping_interval=None,  # silence is judged by the idle timeout, as in the original
+                max_size=MAX_MESSAGE_BYTES,
+            )
+        except InvalidStatus as exc:
+            response = exc.response
+            if response.status_code == 426:
+                raise UpgradeRefused from exc
+            body = (response.body or b"").decode("utf-8", "replace")
+            raise failure(response.status_code, dict(response.headers.raw_items()), body) from exc
+        except InvalidProxyStatus as exc:
+            status = exc.response.status_code
+            raise UpstreamError(f"the proxy answered CONNECT with {status}", status=status) from exc
+        except TimeoutError as exc:
+            raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
+        except (OSError, InvalidHandshake, EOFError) as exc:
+            # The type only: some of these texts quote the proxy URL.
+            raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
+        return cls(connection, idle_timeout_s)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next request can go over it."""
+        return self._connection.state.name == "OPEN"
+
+    async def respond(self, body: Mapping[str, Any]) -> AsyncGenerator[ResponseEvent]:
+        """Send one response.create and yield its events, response.completed last.
+
+        Raises:
+            UpstreamError, StreamBroken: It failed or broke off; the socket is to be closed.
+        """
+        message = json.dumps({"type": "response.create", **body}, ensure_ascii=False, separators=(",", ":"))
+        try:
+            await self._connection.send(message)
+            while True:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    received = await self._connection.recv()
+                event = parse_event(received)
+                if event is not None:
+                    yield event
+                if isinstance(event, Completed):
+                    return
+        except TimeoutError as exc:
+            raise StreamBroken("idle timeout waiting for the WebSocket") from exc
+        except ConnectionClosed as exc:
+            reason = f"code {exc.rcvd.code}" if exc.rcvd is not None else "without a closing handshake"
+            raise StreamBroken(f"the WebSocket was closed ({reason})") from exc
+
+    async def aclose(self) -> None:
+        """Close with code 1000; waits a second for the answer."""
+        with contextlib.suppress(Exception):
+            await self._connection.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once: a response is still streaming and nobody wants it."""
+        self._connection.transport.abort()

@@ -1,0 +1,325 @@
+"""The supported methods: from parameters to `core`, and from there to answers."""
+
+import base64
+import mimetypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, assert_never
+
+from agent.auth import Account, Auth, AuthFailed
+from agent.config import ConfigError, thread_config
+from agent.core.session import Core, ThreadNotFound, TurnNotRunning
+from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread
+from agent.model.catalog import EFFORTS, Catalog, Model
+from agent.model.wire import Item
+from agent.rpc.handshake import PROTOCOL_VERSION
+from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
+from agent.rpc.messages import (
+    EXPERIMENTAL_FIELDS,
+    AccountReadParams,
+    AudioInput,
+    ImageInput,
+    LocalAudioInput,
+    LocalImageInput,
+    MentionInput,
+    ModelListParams,
+    Params,
+    SkillInput,
+    TextInput,
+    ThreadStartParams,
+    TurnInterruptParams,
+    TurnStartParams,
+    UserInput,
+    parse,
+)
+from agent.rpc.server import Answer, Connection, Connections, Method, Methods
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+NAME = "countersign"
+
+
+class AgentMethods:
+    """What the app-server can do.
+
+    Args:
+        config: config.toml with the overrides, as plain data.
+        origin: The ChatGPT origin.
+        catalog: Awaited for the models, which the service may list.
+    """
+
+    def __init__(
+        self,
+        *,
+        core: Core,
+        connections: Connections,
+        auth: Auth,
+        config: dict[str, Any],
+        origin: str,
+        originator: Callable[[], str],
+        catalog: Callable[[], Any],
+        default_model: Callable[[], str],
+        now_s: Callable[[], int],
+    ) -> None:
+        self._core = core
+        self._connections = connections
+        self._auth = auth
+        self._config = config
+        self._origin = origin
+        self._originator = originator
+        self._catalog = catalog
+        self._default_model = default_model
+        self._now_s = now_s
+
+    def table(self) -> Methods:
+        """The rows: one more method is one more row, a model in `messages` and a test."""
+        return {
+            "account/read": _row("account/read", AccountReadParams, self._account_read),
+            "model/list": _row("model/list", ModelListParams, self._model_list),
+            "thread/start": _row("thread/start", ThreadStartParams, self._thread_start),
+            "turn/start": _row("turn/start", TurnStartParams, self._turn_start),
+            "turn/interrupt": _row("turn/interrupt", TurnInterruptParams, self._turn_interrupt),
+        }
+
+    async def _account_read(self, connection: Connection, params: AccountReadParams) -> Answer:
+        try:
+            account = self._auth.account()
+            if params.refresh_token and account is not None and account.mode == "chatgpt":
+                await self._refresh()
+                account = self._auth.account()
+        except AuthFailed as exc:
+            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        return Answer(
+            {
+                "account": _account_wire(account),
+                "userId": None if account is None else account.user_id,
+                "requiresOpenaiAuth": True,
+                "workspaceRouting": self._routing(account),
+            }
+        )
+
+    async def _refresh(self) -> None:
+        """A refresh that was asked for; one that fails leaves the account as it is, as in the original."""
+        try:
+            bearer = await self._auth.bearer()
+            await self._auth.refresh("forced", bearer.token)
+        except AuthFailed:
+            self._auth.load()
+
+    def _routing(self, account: Account | None) -> dict[str, Any] | None:
+        if account is None or account.account_id is None:
+            return None
+        return {
+            "chatgptAccountId": account.account_id,
+            "backendOrigin": self._origin,
+            "accountRoutingOverride": "NO_CONSTRAINT",
+        }
+
+    async def _model_list(self, connection: Connection, params: ModelListParams) -> Answer:
+        catalog: Catalog = await self._catalog()
+        models = [model for model in catalog.models if params.include_hidden or not model.hidden]
+        start = 0
+        if params.cursor is not None:
+            if not (params.cursor.isascii() and params.cursor.isdecimal() and int(params.cursor) <= len(models)):
+                raise RequestFailed(INVALID_REQUEST, f"invalid cursor: {params.cursor}")
+            start = int(params.cursor)
+        end = len(models) if not params.limit else min(start + params.limit, len(models))
+        page = [_model_wire(model, catalog.default) for model in models[start:end]]
+        return Answer({"data": page, "nextCursor": None if end == len(models) else str(end)})
+
+    async def _thread_start(self, connection: Connection, params: ThreadStartParams) -> Answer:
+        if params.dynamic_tools:
+            raise RequestFailed(INVALID_REQUEST, f"thread/start.dynamicTools is not supported by {NAME}")
+        overrides = dict(params.config or {})
+        if params.model_provider is not None:
+            overrides["model_provider"] = params.model_provider
+        try:
+            config = thread_config(self._config, overrides)
+        except ConfigError as exc:
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
+        sandbox = params.sandbox or config.sandbox_mode
+        thread = Thread(
+            id=self._core.new_id(),
+            cwd=_absolute(params.cwd),
+            model=params.model or config.model or self._default_model(),
+            originator=self._originator(),
+            approval_policy=params.approval_policy or config.approval_policy,
+            sandbox=dict(SANDBOX_POLICIES[sandbox or "read-only"]),
+            profile=None if sandbox is not None else ":read-only",
+            created_at=self._now_s(),
+            cli_version=PROTOCOL_VERSION,
+            base_instructions=BASE_INSTRUCTIONS if params.base_instructions is None else params.base_instructions,
+            developer_instructions=params.developer_instructions,
+            effort=config.model_reasoning_effort,
+            summary=config.model_reasoning_summary,
+            verbosity=config.model_verbosity or "low",
+            service_tier=_tier(params.service_tier or config.service_tier),
+            ephemeral=bool(params.ephemeral),
+            source=params.thread_source,
+        )
+        self._core.add(thread)
+        self._connections.subscribe(thread.id, connection)
+
+        def then() -> None:
+            self._connections.broadcast("thread/started", {"thread": thread.wire()})
+            self._core.prewarm(thread.id)
+
+        return Answer(thread.settings_wire(), then)
+
+    async def _turn_start(self, connection: Connection, params: TurnStartParams) -> Answer:
+        try:
+            thread = self._core.thread(params.thread_id)
+        except ThreadNotFound as exc:
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {params.thread_id}") from exc
+        parts = [part for one in params.input for part in _input_parts(one)]
+        item = {"type": "message", "role": "user", "content": parts}
+        if thread.status != "active":
+            _override(thread, params)
+        if not thread.preview:
+            thread.preview = next((one.text for one in params.input if isinstance(one, TextInput)), "")
+        content = [one.model_dump(by_alias=True, exclude_unset=True) for one in params.input]
+        started = self._core.start_turn(
+            thread.id, content, item, params.client_user_message_id, params.output_schema
+        )  # fmt: skip
+        return Answer({"turn": started.wire}, started.begin)
+
+    async def _turn_interrupt(self, connection: Connection, params: TurnInterruptParams) -> Answer:
+        try:
+            stop = self._core.interrupt(params.thread_id, params.turn_id)
+        except ThreadNotFound as exc:
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {params.thread_id}") from exc
+        except TurnNotRunning as exc:
+            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+        return Answer({}, stop)
+
+
+def _row[P: Params](name: str, kind: type[P], handle: Callable[[Connection, P], Any]) -> Method:
+    experimental = EXPERIMENTAL_FIELDS.get(name, ())
+
+    async def checked(connection: Connection, params: P) -> Answer:
+        assert connection.initialized is not None
+        if not connection.initialized.capabilities.experimental_api:
+            for field in experimental:
+                if getattr(params, field) is not None:
+                    member = kind.model_fields[field].alias
+                    raise RequestFailed(INVALID_REQUEST, f"{name}.{member} requires experimentalApi capability")
+        answer: Answer = await handle(connection, params)
+        return answer
+
+    return Method(lambda params: parse(kind, params), checked)
+
+
+def _override(thread: Thread, params: TurnStartParams) -> None:
+    """Overrides of a turn hold for the later turns of the thread too."""
+    if params.cwd is not None:
+        thread.cwd = _absolute(params.cwd)
+    if params.approval_policy is not None:
+        thread.approval_policy = params.approval_policy
+    if params.sandbox_policy is not None:
+        thread.sandbox, thread.profile = params.sandbox_policy, None
+    if params.model is not None:
+        thread.model = params.model
+    if params.effort is not None:
+        thread.effort = params.effort
+    if params.summary is not None:
+        thread.summary = params.summary
+    if params.service_tier is not None:
+        thread.service_tier = _tier(params.service_tier)
+
+
+def _absolute(path: str | None) -> str:
+    """Against the directory the server was started in; it need not exist."""
+    return os.path.abspath(path or ".")
+
+
+def _tier(name: str | None) -> str | None:
+    """ "fast" is what users say, "priority" is what the service calls it (observed)."""
+    return "priority" if name == "fast" else name
+
+
+def _input_parts(given: UserInput) -> list[Item]:
+    """The content parts that an input becomes for the model.
+
+    Raises:
+        RequestFailed: It cannot be sent.
+    """
+    match given:
+        case TextInput():
+            return [{"type": "input_text", "text": given.text}]
+        case ImageInput():
+            if given.url is None:
+                raise RequestFailed(INVALID_REQUEST, f"image input by fileId is not supported by {NAME}; give a url")
+            return [_image(given.url, given.detail)]
+        case LocalImageInput():
+            return [_image(_data_url(given.path), given.detail)]
+        case AudioInput() | LocalAudioInput():
+            raise RequestFailed(INVALID_REQUEST, f"{given.type} input is not supported by {NAME}")
+        case SkillInput():
+            return [{"type": "input_text", "text": f"Use the skill {given.name!r} described in {given.path}."}]
+        case MentionInput():
+            return [{"type": "input_text", "text": f"@{given.name} ({given.path})"}]
+        case _:
+            assert_never(given)
+
+
+def _image(url: str, detail: str | None) -> Item:
+    part: Item = {"type": "input_image", "image_url": url}
+    if detail is not None:
+        part["detail"] = detail
+    return part
+
+
+def _data_url(path: str) -> str:
+    kind = mimetypes.guess_type(path)[0] or ""
+    if not kind.startswith("image/"):
+        raise RequestFailed(INVALID_REQUEST, f"{path!r} is no image that the model takes (by its file name)")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as exc:
+        raise RequestFailed(INVALID_REQUEST, f"cannot read the image {path!r}: {exc.strerror}") from exc
+    if len(content) > MAX_IMAGE_BYTES:
+        raise RequestFailed(INVALID_REQUEST, f"the image {path!r} is larger than {MAX_IMAGE_BYTES} bytes")
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _account_wire(account: Account | None) -> dict[str, Any] | None:
+    if account is None:
+        return None
+    if account.mode == "apikey":
+        return {"type": "apiKey"}
+    return {"type": "chatgpt", "email": account.email, "planType": account.plan or "unknown", "workspaceName": None}
+
+
+def _model_wire(model: Model, default: str) -> dict[str, Any]:
+    efforts = [{"reasoningEffort": name, "description": EFFORTS.get(name, name)} for name in model.efforts]
+    upgrade = None
+    if model.upgrade is not None:
+        upgrade = {
+            "model": model.upgrade,
+            "upgradeCopy": None,
+            "modelLink": None,
+            "migrationMarkdown": None,
+            "retirementAt": None,
+        }
+    return {
+        "id": model.slug,
+        "model": model.slug,
+        "upgrade": model.upgrade,
+        "upgradeInfo": upgrade,
+        "availabilityNux": None,
+        "displayName": model.name,
+        "description": model.description,
+        "modelSpecialty": None,
+        "hidden": model.hidden,
+        "supportedReasoningEfforts": efforts,
+        "defaultReasoningEffort": model.default_effort,
+        "inputModalities": ["text", "image"],
+        "supportsPersonality": False,
+        "multiAgentVersion": None,
+        "additionalSpeedTiers": [],
+        "serviceTiers": [],
+        "defaultServiceTier": None,
+        "availableAccessPrograms": None,
+        "isDefault": model.slug == default,
+    }
