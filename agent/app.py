@@ -36,9 +36,11 @@ NAME = "countersign"
 
 # What answers requests, and what runs a turn. In this order.
 _TO_ANSWER = ("agent.rpc.methods",)
-_TO_SEND = ("proxy.server", "agent.model.client", "certs.trust")
+_TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
-# Seconds between two looks for the models while the service does not tell them.
+# As often as the original, on each transport.
+STREAM_RETRIES = 5
+# Seconds to wait for the service's models before ours are listed.
 MODELS_TIMEOUT_S = 5.0
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
 LOADING_SWITCH_INTERVAL_S = 0.0005
@@ -129,15 +131,24 @@ class App:
     def _build_core(self) -> Methods:
         from agent.auth import Auth
         from agent.core.session import Core
+        from agent.model.client import Budgets, ModelClient
         from agent.rpc.methods import AgentMethods
 
         self._auth = Auth(self._home, self._post_json)
+        client = ModelClient(
+            origin=self._origin,
+            auth=self._auth,
+            http=self._http_client(),
+            endpoint=self._ready_endpoint,
+            identity=self._client_identity,
+            budgets=Budgets(),
+        )
         self._core = Core(
-            open_session=self._open_session,
+            open_session=client.session,
             facts=self._facts,
             publish=self._connections.publish,
             installation_id=self._installation_id,
-            stream_retries=5,
+            stream_retries=STREAM_RETRIES,
         )
         return AgentMethods(
             core=self._core,
@@ -193,23 +204,6 @@ class App:
     def _client_identity(self) -> "ClientIdentity":
         assert self._identity is not None, "no request is handled before a client has initialised"
         return self._identity
-
-    def _open_session(self, thread_id: str) -> Any:
-        return _LateSession(self, thread_id)
-
-    async def _model_client(self) -> Any:
-        await self._ready_endpoint()
-        from agent.model.client import Budgets, ModelClient
-
-        assert self._auth is not None
-        return ModelClient(
-            origin=self._origin,
-            auth=self._auth,
-            http=self._http_client(),
-            endpoint=self._ready_endpoint,
-            identity=self._client_identity,
-            budgets=Budgets(),
-        )
 
     def _http_client(self) -> "HttpClient":
         if self._http is None:
@@ -293,48 +287,6 @@ class App:
         if account is not None:
             plan = None if account.mode == "apikey" else account.plan or "unknown"
             self._connections.broadcast("account/updated", {"authMode": account.mode, "planType": plan})
-
-
-class _LateSession:
-    """A model session that is opened when the proxy and the client for it are there."""
-
-    def __init__(self, app: App, thread_id: str) -> None:
-        self._app = app
-        self._thread_id = thread_id
-        self._session: Any = None
-        self._opening = asyncio.Lock()
-
-    @property
-    def transport(self) -> str:
-        return "websocket" if self._session is None else str(self._session.transport)
-
-    async def _open(self) -> Any:
-        async with self._opening:
-            if self._session is None:
-                client = await self._app._model_client()
-                self._session = client.session(self._thread_id)
-        return self._session
-
-    async def prewarm(self, request: Any) -> None:
-        from agent.model.wire import Unavailable
-
-        try:
-            await (await self._open()).prewarm(request)
-        except Unavailable as exc:
-            logger.info("prewarm: %s", exc)
-
-    async def stream(self, request: Any) -> Any:
-        session = await self._open()
-        async with contextlib.aclosing(session.stream(request)) as events:
-            async for event in events:
-                yield event
-
-    def use_http(self) -> None:
-        self._session.use_http()
-
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.aclose()
 
 
 async def _imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ class ThreadNotFound(LookupError):
 
 
 class TurnNotRunning(LookupError):
-    """There is no such turn to interrupt; the text is the original's."""
+    """There is no such turn to steer or interrupt; the text is the original's."""
 
 
 class Core:
@@ -124,6 +124,16 @@ class Core:
             ThreadNotFound: There is no such thread.
         """
         return self._running(thread_id).start_turn(content, item, client_id, output_schema)
+
+    def steer(
+        self, thread_id: str, turn_id: str, content: list[dict[str, Any]], item: Item, client_id: str | None
+    ) -> None:
+        """Add input to the turn that runs.
+
+        Raises:
+            ThreadNotFound, TurnNotRunning: There is no such turn.
+        """
+        self._running(thread_id).steer(turn_id, Steered(content, item, client_id))
 
     def interrupt(self, thread_id: str, turn_id: str) -> Callable[[], None]:
         """What stops the turn; call it once the request was answered.
@@ -210,6 +220,13 @@ class _Running:
             self._task = asyncio.create_task(self._run(turn, output_schema))
 
         return StartedTurn(turn.wire(), begin)
+
+    def steer(self, turn_id: str, steered: Steered) -> None:
+        if self._turn is None:
+            raise TurnNotRunning("no active turn to steer")
+        if self._turn.id != turn_id:
+            raise TurnNotRunning(f"expected active turn id `{turn_id}` but found `{self._turn.id}`")
+        self._perform_now(self._turn.receive(steered, _now_ms()))
 
     def interrupt(self, turn_id: str) -> Callable[[], None]:
         turn, task = self._turn, self._task

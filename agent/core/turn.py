@@ -310,11 +310,11 @@ class Turn:
         # Calls that were complete are in the history; without their outputs it would be refused.
         commands: list[TurnCommand] = [Record(output) for output in self._outputs]
         self._outputs = []
-        if isinstance(event.failure, UpstreamError) and event.failure.limits is not None:
-            self._limits = event.failure.limits
         verdict = judge(event.failure)
-        # The limits of an answer that was no stream are told only where they are the reason (observed).
-        commands += self._tell_limits() if verdict.tells_limits else []
+        if verdict.tells_limits:  # the limits of a refusal are told only where they are the reason (observed)
+            if isinstance(event.failure, UpstreamError):
+                self._limits = event.failure.limits
+            commands += self._tell_limits()
         if not verdict.retryable:
             return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
         self._attempts += 1

@@ -6,11 +6,11 @@ import enum
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.auth import Auth, AuthFailed, Bearer, NotSignedIn, RefreshFailed
 from agent.model.endpoint import ClientIdentity, ProxyEndpoint
 from agent.model.http import HttpClient
-from agent.model.websocket import ResponsesSocket, UpgradeRefused
 from agent.model.wire import (
     Completed,
     Item,
@@ -19,9 +19,13 @@ from agent.model.wire import (
     ResponsesRequest,
     StreamBroken,
     Unavailable,
+    UpgradeRefused,
     UpstreamError,
     history_item,
 )
+
+if TYPE_CHECKING:
+    from agent.model.websocket import ResponsesSocket
 
 API_ORIGIN = "https://api.openai.com"
 WEBSOCKET_PROTOCOL = "responses_websockets=2026-02-06"
@@ -194,7 +198,7 @@ class ModelSession:
             async for event in responding:
                 yield event
 
-    async def _open_socket(self, request: ResponsesRequest, bearer: Bearer) -> ResponsesSocket:
+    async def _open_socket(self, request: ResponsesRequest, bearer: Bearer) -> "ResponsesSocket":
         """The open socket, or a new one; a new one knows nothing."""
         if self._socket is not None and self._socket.is_open:
             return self._socket
@@ -202,10 +206,13 @@ class ModelSession:
         headers = {**self._headers(request, bearer), "openai-beta": WEBSOCKET_PROTOCOL}
         url = f"wss://{self._base(bearer).removeprefix('https://')}/responses"
         endpoint = await self._client.endpoint()
+        # Here and not above: a thread is answered before websockets is imported, which the app does meanwhile.
+        from agent.model.websocket import ResponsesSocket
+
         self._socket = await ResponsesSocket.open(endpoint, url, headers, self._client.budgets.idle_timeout_s)
         return self._socket
 
-    async def _over_socket(self, socket: ResponsesSocket, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+    async def _over_socket(self, socket: "ResponsesSocket", request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
         known, shape = self._known, request.shape()
         body = request.body()
         if known is not None and known.shape == shape and request.input[: len(known.items)] == known.items:

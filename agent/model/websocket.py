@@ -10,16 +10,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
 
 from agent.model.endpoint import ProxyEndpoint
-from agent.model.wire import Completed, ResponseEvent, StreamBroken, UpstreamError, failure, parse_event
+from agent.model.wire import Completed, ResponseEvent, StreamBroken, UpgradeRefused, UpstreamError, failure, parse_event
 
 # Seconds. The original waits as long for a connection.
 CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 1.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-
-class UpgradeRefused(Exception):
-    """The service wants POST instead (426)."""
 
 
 class ResponsesSocket:

@@ -226,6 +226,10 @@ class StreamBroken(Exception):
     """The stream ended before response.completed; the text says how."""
 
 
+class UpgradeRefused(Exception):
+    """The service wants POST instead of a WebSocket (426)."""
+
+
 class Unavailable(Exception):
     """A request cannot be made at all, and a retry would not help; `info` is the original's codexErrorInfo."""
 

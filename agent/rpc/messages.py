@@ -137,6 +137,13 @@ class TurnStartParams(Params):
     output_schema: dict[str, Any] | None = None
 
 
+class TurnSteerParams(Params):
+    thread_id: str
+    expected_turn_id: str
+    input: list[UserInput]
+    client_user_message_id: str | None = None
+
+
 class TurnInterruptParams(Params):
     thread_id: str
     turn_id: str

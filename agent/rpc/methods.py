@@ -1,9 +1,10 @@
 """The supported methods: from parameters to `core`, and from there to answers."""
 
 import base64
+import contextlib
 import mimetypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -30,6 +31,7 @@ from agent.rpc.messages import (
     ThreadStartParams,
     TurnInterruptParams,
     TurnStartParams,
+    TurnSteerParams,
     UserInput,
     parse,
 )
@@ -78,6 +80,7 @@ class AgentMethods:
             "model/list": _row("model/list", ModelListParams, self._model_list),
             "thread/start": _row("thread/start", ThreadStartParams, self._thread_start),
             "turn/start": _row("turn/start", TurnStartParams, self._turn_start),
+            "turn/steer": _row("turn/steer", TurnSteerParams, self._turn_steer),
             "turn/interrupt": _row("turn/interrupt", TurnInterruptParams, self._turn_interrupt),
         }
 
@@ -167,29 +170,27 @@ class AgentMethods:
         return Answer(thread.settings_wire(), then)
 
     async def _turn_start(self, connection: Connection, params: TurnStartParams) -> Answer:
-        try:
+        with _domain_errors(params.thread_id):
             thread = self._core.thread(params.thread_id)
-        except ThreadNotFound as exc:
-            raise RequestFailed(INVALID_REQUEST, f"thread not found: {params.thread_id}") from exc
-        parts = [part for one in params.input for part in _input_parts(one)]
-        item = {"type": "message", "role": "user", "content": parts}
+        item, content = _user_message(params.input)
         if thread.status != "active":
             _override(thread, params)
         if not thread.preview:
             thread.preview = next((one.text for one in params.input if isinstance(one, TextInput)), "")
-        content = [one.model_dump(by_alias=True, exclude_unset=True) for one in params.input]
         started = self._core.start_turn(
             thread.id, content, item, params.client_user_message_id, params.output_schema
         )  # fmt: skip
         return Answer({"turn": started.wire}, started.begin)
 
+    async def _turn_steer(self, connection: Connection, params: TurnSteerParams) -> Answer:
+        item, content = _user_message(params.input)
+        with _domain_errors(params.thread_id):
+            self._core.steer(params.thread_id, params.expected_turn_id, content, item, params.client_user_message_id)
+        return Answer({"turnId": params.expected_turn_id})
+
     async def _turn_interrupt(self, connection: Connection, params: TurnInterruptParams) -> Answer:
-        try:
+        with _domain_errors(params.thread_id):
             stop = self._core.interrupt(params.thread_id, params.turn_id)
-        except ThreadNotFound as exc:
-            raise RequestFailed(INVALID_REQUEST, f"thread not found: {params.thread_id}") from exc
-        except TurnNotRunning as exc:
-            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
         return Answer({}, stop)
 
 
@@ -207,6 +208,28 @@ def _row[P: Params](name: str, kind: type[P], handle: Callable[[Connection, P], 
         return answer
 
     return Method(lambda params: parse(kind, params), checked)
+
+
+@contextlib.contextmanager
+def _domain_errors(thread_id: str) -> Iterator[None]:
+    """The core's errors in the words of the original."""
+    try:
+        yield
+    except ThreadNotFound as exc:
+        raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}") from exc
+    except TurnNotRunning as exc:
+        raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+
+
+def _user_message(given: list[UserInput]) -> tuple[Item, list[dict[str, Any]]]:
+    """The input as the model gets it, and as clients sent and see it.
+
+    Raises:
+        RequestFailed: A part of it cannot be sent.
+    """
+    parts = [part for one in given for part in _input_parts(one)]
+    content = [one.model_dump(by_alias=True, exclude_unset=True) for one in given]
+    return {"type": "message", "role": "user", "content": parts}, content
 
 
 def _override(thread: Thread, params: TurnStartParams) -> None:
