@@ -36,7 +36,9 @@ class Parser(argparse.ArgumentParser):
             "-c", "--config", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
             help="override a setting of config.toml; may be repeated",
         )  # fmt: skip
-        self.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; -vv for all")
+        loudness = self.add_mutually_exclusive_group()
+        loudness.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; -vv for all")
+        loudness.add_argument("-q", "--quiet", action="store_const", dest="verbose", const=-1, help="log errors only")
 
     def add_proxy_options(self) -> None:
         """The settings of the proxy; each can also come from the environment or from config.toml."""
@@ -78,15 +80,16 @@ def read_settings(arguments: argparse.Namespace, overrides: Sequence[str]) -> tu
 
 
 def start_logging(verbose: int) -> None:
-    """Log to stderr: warnings, with -v our own events, with -vv everything short of wire bytes."""
+    """Log to stderr: warnings, with 1 our own events, with 2 everything short of wire bytes, with -1 errors only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaping("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.WARNING, handlers=[handler])
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=logging.DEBUG if verbose > 1 else max(level, logging.WARNING), handlers=[handler])
     for name in ("agent", "proxy", "certs"):
-        logging.getLogger(name).setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+        logging.getLogger(name).setLevel(level)
     # They print frames, headers and client hellos at their lower levels.
     for name in ("mitmproxy", "websockets", "asyncio", "aiohttp", "hpack", "h2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
 class _Escaping(logging.Formatter):

@@ -22,7 +22,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of shell exports")
     parser.add_argument("--report", metavar="FILE", help="write the coverage as JSON there at the end")
     arguments = parser.parse_args(argv)
-    start_logging(max(arguments.verbose, 1))
+    start_logging(arguments.verbose or 1)
     try:
         settings, home, _ = read_settings(arguments, overrides)
     except CommandFailed as exc:

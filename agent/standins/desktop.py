@@ -8,7 +8,7 @@ import contextlib
 import enum
 import itertools
 import json
-import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Script:
     """
 
     manner: Manner = Manner.TOKEN
-    token: Callable[[int], str] = lambda number: f"v1.standin-{os.getpid()}-{number}"
+    token: Callable[[int], str] = lambda number: f"v1.standin-{secrets.token_hex(8)}-{number}"
     delay_s: float = 0.0
     attests: bool = True
     experimental: bool = True

@@ -191,11 +191,14 @@ class ChatGPT:
             response.headers["Content-Encoding"] = "zstd"
         await response.prepare(request)
         kind = None if fault is None else fault.kind
-        for event in events if kind is None else broken_events(kind, events):
-            await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
-            await asyncio.sleep(self.event_delay_s)
-        if kind is Kind.GARBAGE:
-            await response.write(b"data: {not json\n\n")
+        try:
+            for event in events if kind is None else broken_events(kind, events):
+                await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+                await asyncio.sleep(self.event_delay_s)
+            if kind is Kind.GARBAGE:
+                await response.write(b"data: {not json\n\n")
+        except ConnectionResetError:
+            return response  # the client has gone in the middle: an interrupted turn
         if kind is Kind.CUT:
             _abort(request)
             return response
@@ -220,11 +223,14 @@ class ChatGPT:
             fault = None if prewarm else self.faults.next(Where.WEBSOCKET, in_stream=True)
             events = self.answers.events(content)
             kind = None if fault is None else fault.kind
-            for event in events if kind is None else broken_events(kind, events):
-                await websocket.send_str(json.dumps(event))
-                await asyncio.sleep(self.event_delay_s)
-            if kind is Kind.GARBAGE:
-                await websocket.send_str("{not json")
+            try:
+                for event in events if kind is None else broken_events(kind, events):
+                    await websocket.send_str(json.dumps(event))
+                    await asyncio.sleep(self.event_delay_s)
+                if kind is Kind.GARBAGE:
+                    await websocket.send_str("{not json")
+            except ConnectionResetError:
+                break  # the client has gone in the middle: an interrupted turn
             if kind is Kind.BAD_FRAME and request.transport is not None:
                 request.transport.write(b"\xf1\x00")  # FIN and all reserved bits, text, empty
             if kind is Kind.CUT:
