@@ -72,11 +72,13 @@ class Link(Protocol):
 class Desktop:
     """A connected desktop. Made by `connect` or `spawn`; an async context manager.
 
-    `asked` counts the questions for a token, `notifications` keeps what it was told, in order.
+    `asked` counts the questions for a token, `notifications` keeps what it was told, in order. `process_id` is the
+    server's, where it was spawned.
     """
 
-    def __init__(self, script: Script, link: Link) -> None:
+    def __init__(self, script: Script, link: Link, process_id: int = 0) -> None:
         self.script = script
+        self.process_id = process_id
         self.asked = 0
         self.notifications: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
@@ -310,7 +312,7 @@ async def spawn(
 ) -> AsyncIterator[Desktop]:
     """A desktop that starts an app-server and speaks to it over its pipes; not yet initialised.
 
-    The server's stderr is ours. `desktop.process` is the child.
+    The server's stderr is ours.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -320,5 +322,5 @@ async def spawn(
         cwd=cwd,
         limit=MAX_LINE_BYTES,
     )
-    async with Desktop(script, _PipeLink(process)) as desktop:
+    async with Desktop(script, _PipeLink(process), process.pid) as desktop:
         yield desktop
