@@ -54,7 +54,7 @@ class App:
         config: config.toml with the overrides, as plain data.
     """
 
-    def __init__(self, settings: ProxySettings, home: Path, config: dict[str, Any]) -> None:
+    def __init__(self, settings: ProxySettings, home: str, config: dict[str, Any]) -> None:
         self._settings = settings
         self._home = home
         self._config = config
@@ -72,16 +72,16 @@ class App:
         self._installation_id = installation_id(home)
         self._server = AppServer(
             name=NAME,
-            codex_home=str(home),
+            codex_home=home,
             connections=self._connections,
             identity=identity_of_this_machine,
             methods=self._ready_methods,
             on_initialized=self._initialized,
         )
 
-    async def serve(self, stream: MessageStream) -> None:
-        """Serve one connection until it ends."""
-        await self._server.serve(stream)
+    async def serve(self, stream: MessageStream, *, greeted: bool) -> None:
+        """Serve one connection until it ends; `greeted` as in `AppServer.serve`."""
+        await self._server.serve(stream, greeted=greeted)
 
     async def aclose(self) -> None:
         """Stop turns, close sockets, stop the proxy; in this order."""
@@ -109,7 +109,7 @@ class App:
         interval = sys.getswitchinterval()
         sys.setswitchinterval(LOADING_SWITCH_INTERVAL_S)
         try:
-            await _imported(self._loop, _TO_ANSWER)
+            await _imported(self._loop, (*_TO_ANSWER, "agent.config") if self._config else _TO_ANSWER)
             self._methods.set_result(self._build_core())
             self._tell_account()
             await _imported(self._loop, _TO_SEND)
@@ -134,7 +134,7 @@ class App:
         from agent.model.client import Budgets, ModelClient
         from agent.rpc.methods import AgentMethods
 
-        self._auth = Auth(self._home, self._post_json)
+        self._auth = Auth(Path(self._home), self._post_json)
         client = ModelClient(
             origin=self._origin,
             auth=self._auth,
@@ -186,9 +186,10 @@ class App:
                 on_failure=settings.on_failure,
             )
         )
-        # Sign-in goes through the proxy as an untouched tunnel, so its own certificate must be trusted too.
-        context = client_context(proxy.bundle_file.read_bytes())
-        return ProxyEndpoint(LOOPBACK, proxy.port, credentials.user, credentials.secret, context)
+        context = client_context(proxy.ca_pem)
+        return ProxyEndpoint(
+            LOOPBACK, proxy.port, credentials.user, credentials.secret, context, str(proxy.bundle_file)
+        )  # fmt: skip
 
     # What the parts ask of each other
 
@@ -216,7 +217,7 @@ class App:
         from agent.model.wire import StreamBroken
 
         try:
-            return await self._http_client().request_json("POST", url, body)
+            return await self._http_client().request_json("POST", url, body, tunnelled=True)
         except StreamBroken as exc:
             logger.warning("sign-in: %s", exc)
             return 0, None

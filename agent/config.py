@@ -1,10 +1,13 @@
-"""What config.toml and `-c` say about threads. Unknown keys are ignored, as in the original."""
+"""What config.toml, `-c` and a request's `config` say about threads. Unknown keys are ignored, as in the original.
+
+pydantic is imported with this module, and this module only where there is something to check.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from agent.core.thread import SANDBOX_POLICIES
+from agent.core.thread import ThreadDefaults
 
 SUPPORTED_PROVIDER = "openai"
 
@@ -13,14 +16,11 @@ class ConfigError(ValueError):
     """A key that cannot be used; the text names it, the value and the rule."""
 
 
-def check_approval_policy(value: Any) -> Any:
+def _approval_policy(value: Any) -> Any:
     """A policy's name, or {"granular": {...}}."""
-    if isinstance(value, str) and value not in ("untrusted", "on-request", "never"):
+    named = isinstance(value, str) and value in ("untrusted", "on-request", "never")
+    if not named and not (isinstance(value, dict) and isinstance(value.get("granular"), dict)):
         raise ValueError("an approval policy is untrusted, on-request or never, or a granular table")
-    if isinstance(value, dict) and not isinstance(value.get("granular"), dict):
-        raise ValueError("an approval policy is untrusted, on-request or never, or a granular table")
-    if not isinstance(value, str | dict):
-        raise ValueError("an approval policy is a text or a table")
     return value
 
 
@@ -34,25 +34,19 @@ class ThreadConfig(BaseModel):
     model_reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
     model_reasoning_summary: Literal["auto", "concise", "detailed", "none"] | None = None
     model_verbosity: Literal["low", "medium", "high"] | None = None
-    approval_policy: Annotated[Any, BeforeValidator(check_approval_policy)] = "on-request"
+    approval_policy: Annotated[Any, BeforeValidator(_approval_policy)] = "on-request"
     sandbox_mode: Literal["read-only", "workspace-write", "danger-full-access"] | None = None
     service_tier: str | None = None
 
 
-assert set(SANDBOX_POLICIES) == {"read-only", "workspace-write", "danger-full-access"}
-
-
-def thread_config(config: dict[str, Any], overrides: dict[str, Any]) -> ThreadConfig:
-    """The thread's configuration: config.toml, and over it the request's `config` (dotted keys allowed).
+def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> ThreadDefaults:
+    """The thread's configuration: config.toml, and over it the request's `config`.
 
     Raises:
         ConfigError: The first key that cannot be used.
     """
-    merged = dict(config)
-    for key, value in overrides.items():
-        merged[key] = value  # nested keys (a.b) shape nothing here, and unknown keys are ignored
     try:
-        parsed = ThreadConfig.model_validate(merged)
+        parsed = ThreadConfig.model_validate({**config, **overrides})
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         key = ".".join(str(part) for part in error["loc"])
@@ -62,4 +56,12 @@ def thread_config(config: dict[str, Any], overrides: dict[str, Any]) -> ThreadCo
         if isinstance(defined, dict) and parsed.model_provider in defined:
             raise ConfigError(f"Model provider `{parsed.model_provider}` is not supported by countersign; use `openai`")
         raise ConfigError(f"Model provider `{parsed.model_provider}` not found")
-    return parsed
+    return ThreadDefaults(
+        model=parsed.model,
+        effort=parsed.model_reasoning_effort,
+        summary=parsed.model_reasoning_summary,
+        verbosity=parsed.model_verbosity,
+        approval_policy=parsed.approval_policy,
+        sandbox_mode=parsed.sandbox_mode,
+        service_tier=parsed.service_tier,
+    )

@@ -1,9 +1,7 @@
-"""CODEX_HOME: where it is, and what we read there at start."""
+"""CODEX_HOME: where it is, and what we read there at start. Paths are texts: pathlib is a twelfth of the start."""
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -11,7 +9,7 @@ class HomeError(Exception):
     """CODEX_HOME or its config.toml cannot be used; the text says why and what to do."""
 
 
-def codex_home(environ: Mapping[str, str]) -> Path:
+def codex_home(environ: Mapping[str, str]) -> str:
     """$CODEX_HOME, which must exist; else ~/.codex, which is made.
 
     Raises:
@@ -19,46 +17,48 @@ def codex_home(environ: Mapping[str, str]) -> Path:
     """
     named = environ.get("CODEX_HOME", "")
     if named:
-        path = Path(named)
-        if not path.is_dir():
+        if not os.path.isdir(named):
             raise HomeError(f"CODEX_HOME is {named!r}, which is no directory; create it, or unset CODEX_HOME")
-        return path.resolve()
-    path = Path(environ.get("HOME") or os.path.expanduser("~")) / ".codex"
+        return os.path.realpath(named)
+    path = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".codex")
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as exc:
-        raise HomeError(f"cannot make {str(path)!r}: {exc.strerror}; set CODEX_HOME to a directory of yours") from exc
+        raise HomeError(f"cannot make {path!r}: {exc.strerror}; set CODEX_HOME to a directory of yours") from exc
     return path
 
 
-def load_config(home: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def load_config(home: str, overrides: Sequence[str]) -> dict[str, Any]:
     """config.toml with the `-c key=value` overrides applied, as plain data.
 
     Raises:
         HomeError: Not TOML, or an override without "=".
     """
-    path = home / "config.toml"
+    path = os.path.join(home, "config.toml")
     config: dict[str, Any] = {}
-    if path.exists():
+    if os.path.exists(path):
         import tomllib
 
         try:
-            config = tomllib.loads(path.read_text("utf-8"))
+            with open(path, "rb") as file:
+                config = tomllib.load(file)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise HomeError(f"{str(path)!r} is not TOML: {exc}") from exc
+            raise HomeError(f"{path!r} is not TOML: {exc}") from exc
         except OSError as exc:
-            raise HomeError(f"{str(path)!r} cannot be read: {exc.strerror}") from exc
+            raise HomeError(f"{path!r} cannot be read: {exc.strerror}") from exc
     for override in overrides:
         _apply(config, override)
     return config
 
 
-def installation_id(home: Path) -> str:
+def installation_id(home: str) -> str:
     """The id of this installation, made on first use and kept in CODEX_HOME as the original keeps it."""
-    path = home / "installation_id"
+    import uuid
+
+    path = os.path.join(home, "installation_id")
     try:
-        text = path.read_text("ascii", errors="replace").strip()
-        return str(uuid.UUID(text))
+        with open(path, encoding="ascii", errors="replace") as file:
+            return str(uuid.UUID(file.read().strip()))
     except (OSError, ValueError):
         fresh = str(uuid.uuid4())
     try:

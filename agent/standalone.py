@@ -29,7 +29,7 @@ class Standalone:
 
 @contextlib.asynccontextmanager
 async def standalone(
-    settings: ProxySettings, name: str, home: Path, on_exchange: Callable[[Exchange], None]
+    settings: ProxySettings, name: str, home: str, on_exchange: Callable[[Exchange], None]
 ) -> AsyncIterator[Standalone]:
     """Run the proxy and the socket until the block ends.
 
@@ -48,7 +48,7 @@ async def standalone(
     connections = Connections()
     server = AppServer(
         name=name,
-        codex_home=str(home),
+        codex_home=home,
         connections=connections,
         identity=identity_of_this_machine,
         methods=no_methods,

@@ -8,12 +8,10 @@ walks all of them.
 
 import asyncio
 import datetime as dt
-import importlib.util
 import itertools
 import logging
-import sys
+import os
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,7 @@ from cryptography import x509
 
 from certs.authority import CA_CERTIFICATE, LocalAuthority
 from certs.trust import platform_roots, write_bundle
+from proxy import slim
 from proxy.attestation import ATTESTATION_BUDGET_S, AttestationProvider
 from proxy.capture.exchange import Exchange, Stamp, Transport
 from proxy.credentials import Credentials
@@ -31,22 +30,7 @@ from proxy.modes import OnFailure, StampMode
 from proxy.scope import Scope, Target
 from proxy.upstream import UpstreamMap
 
-
-def _without_default_addons() -> None:
-    """Keep `mitmproxy.addons` from importing every default addon (flask, tornado, ldap3, urwid: 120 ms of start).
-
-    A bare package object with the right path takes its place; the submodules that are named still import from it.
-    """
-    if "mitmproxy.addons" in sys.modules:
-        return
-    spec = importlib.util.find_spec("mitmproxy")
-    assert spec is not None and spec.submodule_search_locations is not None
-    package = types.ModuleType("mitmproxy.addons")
-    package.__path__ = [str(Path(spec.submodule_search_locations[0]) / "addons")]
-    sys.modules["mitmproxy.addons"] = package
-
-
-_without_default_addons()
+slim.install()
 
 from mitmproxy import master, options  # noqa: E402
 from mitmproxy.addons import core, proxyserver, tlsconfig  # noqa: E402
@@ -179,7 +163,7 @@ class ProxyServer:
         ProxyServer._running = True
         try:
             if not await self._proxyserver.setup_servers():
-                reasons = [str(server.last_exception) for server in self._proxyserver.servers]
+                reasons = [_reason(server.last_exception) for server in self._proxyserver.servers]
                 raise ProxyUnavailable(
                     f"the proxy cannot listen on {LOOPBACK}:{self._wanted_port}: {'; '.join(reasons)}; "
                     "choose another --port, or none for a free one"
@@ -246,3 +230,8 @@ class ProxyServer:
                 stamp=Stamp.NOT_SCOPED,
             )
         )
+
+
+def _reason(exc: Exception | None) -> str:
+    """Why it cannot listen, without mitmproxy's advice about options that are not ours."""
+    return os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else str(exc)

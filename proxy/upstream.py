@@ -59,8 +59,8 @@ def _target(text: str, default_port: int | None) -> Target | None:
 def refused_address(address: str) -> bool:
     """Whether a public host name must not resolve to `address`: anything that is not a global unicast address.
 
-    Loopback, private, link-local, carrier-grade NAT, documentation, benchmarking, multicast, reserved, and IPv4
-    addresses wrapped in IPv6.
+    Loopback, private, link-local, site-local, carrier-grade NAT, documentation, benchmarking, multicast, reserved, and
+    IPv4 addresses wrapped in IPv6.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -72,4 +72,6 @@ def refused_address(address: str) -> bool:
             return refused_address(str(wrapped))
         if ip in ipaddress.ip_network("64:ff9b::/96"):
             return refused_address(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local:  # fec0::/10, which `is_global` takes for global
+            return True
     return not ip.is_global or ip.is_multicast or ip.is_reserved

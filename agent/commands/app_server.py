@@ -1,19 +1,27 @@
 """`countersign app-server`: the server a desktop client starts and speaks to."""
 
 import gc
+import os
+import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging, stop_signals
-from agent.settings import ProxySettings
+if TYPE_CHECKING:
+    from agent.rpc.greeting import Greeting
+    from agent.settings import ProxySettings
 
 STDIO = "stdio://"
+# Arguments with which nothing can be wrong, so that a waiting client may be answered before they are parsed.
+_HARMLESS = frozenset({"--listen", STDIO, "--stdio", "-q", "--quiet", "-v", "--verbose"})
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     # Until everything is loaded nothing becomes garbage, and looking for it is a tenth of the start.
     gc.disable()
+    greeting = _greet() if not overrides and _HARMLESS.issuperset(argv) else None
+
+    from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
+
     parser = Parser(
         "app-server",
         "Serve a desktop client: JSON-RPC, one message a line, on stdin and stdout. Ends with its input.",
@@ -30,19 +38,40 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         settings, home, config = read_settings(arguments, overrides)
     except CommandFailed as exc:
         return fail("app-server", exc)
-    return run("app-server", _serve(settings, home, config))
+    return run("app-server", _serve(settings, home, config, greeting))
 
 
-async def _serve(settings: ProxySettings, home: Path, config: dict[str, Any]) -> int:
+def _greet() -> "Greeting | None":
+    """Answer `initialize` now, if it waits on stdin and CODEX_HOME is in order."""
+    from agent.home import HomeError, codex_home
+    from agent.machine import identity_of_this_machine
+    from agent.rpc.greeting import greet
+    from agent.rpc.handshake import Initialize, initialize_result
+
+    try:
+        home = codex_home(os.environ)
+    except HomeError:
+        return None  # told in a moment, by the ordinary way
+
+    def describe(wanted: Initialize) -> dict[str, Any]:
+        identity = identity_of_this_machine(wanted.client.name)
+        return dict(initialize_result(identity, wanted.client, home, sys.platform))
+
+    return greet(describe)
+
+
+async def _serve(settings: "ProxySettings", home: str, config: dict[str, Any], greeting: "Greeting | None") -> int:
     import asyncio
 
     from agent.app import App
+    from agent.commands.common import stop_signals
     from agent.rpc.stdio import StdioStream
 
     app = App(settings, home, config)
     try:
         async with stop_signals() as stop:
-            serving = asyncio.create_task(app.serve(StdioStream()))
+            greeted = greeting is not None and greeting.answered
+            serving = asyncio.create_task(app.serve(StdioStream(greeting=greeting), greeted=greeted))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             for task in (serving, stopping):

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--upstream-ca", metavar="FILE", help="PEM authorities to trust upstream as well")
 
 
-def read_settings(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[ProxySettings, Any, dict[str, Any]]:
+def read_settings(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[ProxySettings, str, dict[str, Any]]:
     """(proxy settings, CODEX_HOME, config) for these arguments.
 
     Raises:

@@ -30,9 +30,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     return run("proxy", _serve(settings, home, as_json=arguments.json, report=arguments.report))
 
 
-async def _serve(settings: ProxySettings, home: object, *, as_json: bool, report: str | None) -> int:
-    from pathlib import Path
-
+async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: str | None) -> int:
     from rich.console import Console
 
     from agent.commands.report import exchange_line, print_coverage
@@ -48,7 +46,6 @@ async def _serve(settings: ProxySettings, home: object, *, as_json: bool, report
         count.add(exchange)
         logger.info("%s", exchange_line(exchange))
 
-    assert isinstance(home, Path)
     try:
         async with stop_signals() as stop, standalone(settings, "countersign proxy", home, over) as running:
             proxy = running.proxy

@@ -54,7 +54,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments[:position], arguments[position + 1 :]
 
 
-async def _run(settings: ProxySettings, home: Path, command: list[str], patience_s: float, report: str | None) -> int:
+async def _run(settings: ProxySettings, home: str, command: list[str], patience_s: float, report: str | None) -> int:
     from rich.console import Console
 
     from agent.commands.report import exchange_line, print_coverage

@@ -34,6 +34,19 @@ SANDBOX_POLICIES: dict[str, dict[str, Any]] = {
 _MODES = {policy["type"]: mode for mode, policy in SANDBOX_POLICIES.items()} | {"externalSandbox": "external-sandbox"}
 
 
+@dataclass(frozen=True, slots=True)
+class ThreadDefaults:
+    """What config.toml says of new threads; None where it says nothing."""
+
+    model: str | None = None
+    effort: str | None = None
+    summary: str | None = None
+    verbosity: str | None = None
+    approval_policy: Any = None
+    sandbox_mode: str | None = None
+    service_tier: str | None = None
+
+
 @dataclass(slots=True)
 class Thread:
     """One conversation.

@@ -7,13 +7,19 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True)
 class ProxyEndpoint:
-    """The address of our proxy, the credentials of the run, and a context that trusts what it presents."""
+    """The address of our proxy, the credentials of the run, and whom to trust behind it.
+
+    Args:
+        context: Trusts only the proxy's own authority: for the hosts whose TLS ends there.
+        roots_file: A PEM bundle for the other hosts, which the proxy passes on untouched.
+    """
 
     host: str
     port: int
     user: str
     secret: str = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
+    roots_file: str
 
     @property
     def url(self) -> str:

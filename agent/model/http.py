@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,24 +46,37 @@ class HttpClient:
         self._endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
+        self._tunnel_context: ssl.SSLContext | None = None
 
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
 
     async def request_json(
-        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        tunnelled: bool = False,
     ) -> tuple[int, Any]:
         """(status, decoded answer; None if it is not JSON).
+
+        Args:
+            tunnelled: The host's own certificate is expected, and not the proxy's.
 
         Raises:
             StreamBroken: No complete answer within 20 seconds.
         """
         aiohttp = await _aiohttp()
-        session, _ = await self._open(aiohttp)
+        session, endpoint = await self._open(aiohttp)
+        context = await self._roots(endpoint) if tunnelled else endpoint.context
         try:
             async with asyncio.timeout(JSON_TIMEOUT_S):
-                async with session.request(method, url, json=body, headers=headers, allow_redirects=False) as response:
+                async with session.request(
+                    method, url, json=body, headers=headers, allow_redirects=False, ssl=context
+                ) as response:
                     content = await response.content.read(MAX_JSON_BYTES)
         except (TimeoutError, OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"{method} {_host(url)} failed ({type(exc).__name__})") from exc
@@ -142,6 +157,13 @@ class HttpClient:
             raise StreamBroken("idle timeout waiting for SSE") from exc
         except (OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"the request broke off ({type(exc).__name__})") from exc
+
+    async def _roots(self, endpoint: ProxyEndpoint) -> ssl.SSLContext:
+        """A context for hosts behind a tunnel; loading some hundred roots takes long enough to be worth a thread."""
+        if self._tunnel_context is None:
+            load = functools.partial(ssl.create_default_context, cafile=endpoint.roots_file)
+            self._tunnel_context = await asyncio.to_thread(load)
+        return self._tunnel_context
 
     async def _open(self, aiohttp: Any) -> tuple["aiohttp.ClientSession", ProxyEndpoint]:
         endpoint = await self._endpoint()

@@ -74,9 +74,14 @@ def parse_initialize(params: Any) -> Initialize:
     )
 
 
-def is_legal_name(name: str) -> bool:
-    """Whether a client name can be a header value (RFC 9110 5.5, as the original's http crate reads it)."""
-    return re.fullmatch(r"[\t\x20-\x7e\x80-\U0010ffff]*", name) is not None
+def refusal_of_name(name: str) -> str | None:
+    """Why a client cannot have this name; None if it can. It goes upstream in a header.
+
+    RFC 9110 5.5, as the original's http crate reads it.
+    """
+    if re.fullmatch(r"[\t\x20-\x7e\x80-\U0010ffff]*", name) is not None:
+        return None
+    return f"Invalid clientInfo.name: '{name}'. Must be a valid HTTP header value."
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,16 @@ class Identity:
         """In the shape of the original: ORIGINATOR/VERSION (OS; ARCH) TERMINAL (CLIENT; VERSION)."""
         suffix = f" ({client.name}; {client.version})"
         return f"{self.originator}/{PROTOCOL_VERSION} ({self.system}) {self.terminal}{suffix}"
+
+
+def initialize_result(identity: Identity, client: ClientInfo, codex_home: str, platform: str) -> dict[str, str]:
+    """The answer to `initialize`; `platform` is sys.platform."""
+    return {
+        "userAgent": identity.user_agent(client),
+        "codexHome": codex_home,
+        "platformFamily": "unix",
+        "platformOs": {"darwin": "macos", "win32": "windows"}.get(platform, "linux"),
+    }
 
 
 def describe_system(os_release: str, machine: str) -> str:

@@ -1,168 +1,215 @@
-"""The parameters of the methods we support, checked; errors in the words of the original."""
+"""The parameters of the methods we support: what each member must be, and what we make of it. Pure."""
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from agent.rpc.serde_text import InvalidParams, invalid_type, missing_field, unknown_variant
+from agent.rpc.shapes import anything, count, flag, list_of, one_of, optional, params, table, tagged, text
 
-from agent.rpc.jsonrpc import MISSING
-from agent.rpc.serde_text import InvalidParams, from_pydantic, invalid_type, missing_field, unknown_variant
-
-
-class Params(BaseModel):
-    """Unknown members are ignored, wrong types are not repaired."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, alias_generator=to_camel, populate_by_name=False)
+_POLICIES = ("untrusted", "on-request", "granular", "never")
+_SANDBOXES = ("dangerFullAccess", "readOnly", "externalSandbox", "workspaceWrite")
+_EFFORT_SUMMARIES = ("auto", "concise", "detailed", "none")
 
 
 def _approval_policy(value: Any) -> Any:
-    names = ("untrusted", "on-request", "granular", "never")
-    if value is None:
-        return None
+    """A policy's name, or {"granular": {...}}."""
     if isinstance(value, str):
-        if value not in names or value == "granular":
-            raise InvalidParams(unknown_variant(value, names))
+        if value not in _POLICIES or value == "granular":
+            raise InvalidParams(unknown_variant(value, _POLICIES))
         return value
     if isinstance(value, dict) and len(value) == 1:
         name = next(iter(value))
         if name != "granular":
-            raise InvalidParams(unknown_variant(str(name), names))
+            raise InvalidParams(unknown_variant(str(name), _POLICIES))
         if not isinstance(value[name], dict):
             raise InvalidParams(invalid_type(value[name], "struct variant AskForApproval::Granular"))
         return value
     raise InvalidParams(invalid_type(value, "string or map"))
 
 
-def _sandbox_policy(value: Any) -> Any:
-    if value is None:
-        return None
-    kinds = ("dangerFullAccess", "readOnly", "externalSandbox", "workspaceWrite")
+def _sandbox_policy(value: Any) -> dict[str, Any]:
+    """A legacy sandbox policy; which members fit which type is judged where it is enforced."""
     if not isinstance(value, dict):
         raise InvalidParams(invalid_type(value, "internally tagged enum SandboxPolicy"))
     if "type" not in value:
         raise InvalidParams(missing_field("type"))
-    if value["type"] not in kinds:
-        raise InvalidParams(unknown_variant(str(value["type"]), kinds))
+    if value["type"] not in _SANDBOXES:
+        raise InvalidParams(unknown_variant(str(value["type"]), _SANDBOXES))
     return value
 
 
-ApprovalPolicy = Annotated[Any, BeforeValidator(_approval_policy)]
-SandboxPolicy = Annotated[Any, BeforeValidator(_sandbox_policy)]
+# One element of a turn's input, as the client sent it: known members only, `type` first. The protocol has one member
+# in snake case, among camel case ones.
+_USER_INPUT = tagged(
+    {
+        "text": {"text": text, "text_elements": list_of(table)},
+        "image": {"url": optional(text), "fileId": optional(text), "detail": optional(text)},
+        "localImage": {"path": text, "detail": optional(text)},
+        "audio": {"url": optional(text), "fileId": optional(text)},
+        "localAudio": {"path": text},
+        "skill": {"name": text, "path": text},
+        "mention": {"name": text, "path": text},
+    },
+    {
+        "text": ("text",),
+        "localImage": ("path",),
+        "localAudio": ("path",),
+        "skill": ("name", "path"),
+        "mention": ("name", "path"),
+    },
+    "UserInput",
+)
 
 
-class AccountReadParams(Params):
-    refresh_token: bool = False
+@dataclass(frozen=True, slots=True)
+class AccountRead:
+    refresh_token: bool
+
+    @classmethod
+    def parse(cls, value: Any) -> "AccountRead":
+        given = params(value, "GetAccountParams", {"refreshToken": flag})
+        return cls(given.get("refreshToken", False))
 
 
-class ModelListParams(Params):
-    cursor: str | None = None
-    limit: Annotated[int, Field(ge=0)] | None = None
-    include_hidden: bool | None = None
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    cursor: str | None
+    limit: int | None
+    include_hidden: bool
+
+    @classmethod
+    def parse(cls, value: Any) -> "ModelList":
+        known = {"cursor": optional(text), "limit": optional(count), "includeHidden": optional(flag)}
+        given = params(value, "ModelListParams", known)
+        return cls(given.get("cursor"), given.get("limit"), bool(given.get("includeHidden")))
 
 
-class ThreadStartParams(Params):
-    model: str | None = None
-    model_provider: str | None = None
-    cwd: str | None = None
-    approval_policy: ApprovalPolicy = None
-    sandbox: Literal["read-only", "workspace-write", "danger-full-access"] | None = None
-    config: dict[str, Any] | None = None
-    base_instructions: str | None = None
-    developer_instructions: str | None = None
-    ephemeral: bool | None = None
-    service_tier: str | None = None
-    thread_source: str | None = None
-    dynamic_tools: list[Any] | None = None
-    experimental_raw_events: bool | None = None
+@dataclass(frozen=True, slots=True)
+class ThreadStart:
+    """`experimental` names the members that were given and want `capabilities.experimentalApi`."""
+
+    cwd: str | None
+    model: str | None
+    model_provider: str | None
+    approval_policy: Any
+    sandbox: str | None
+    config: dict[str, Any]
+    base_instructions: str | None
+    developer_instructions: str | None
+    ephemeral: bool
+    service_tier: str | None
+    thread_source: str | None
+    dynamic_tools: list[Any]
+    experimental: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, value: Any) -> "ThreadStart":
+        known = {
+            "cwd": optional(text),
+            "model": optional(text),
+            "modelProvider": optional(text),
+            "approvalPolicy": optional(_approval_policy),
+            "sandbox": optional(one_of("read-only", "workspace-write", "danger-full-access")),
+            "config": optional(table),
+            "baseInstructions": optional(text),
+            "developerInstructions": optional(text),
+            "ephemeral": optional(flag),
+            "serviceTier": optional(text),
+            "threadSource": optional(text),
+            "dynamicTools": optional(list_of(anything)),
+            "experimentalRawEvents": flag,
+        }
+        given = params(value, "ThreadStartParams", known)
+        experimental = ("dynamicTools", "experimentalRawEvents")  # observed
+        return cls(
+            cwd=given.get("cwd"),
+            model=given.get("model"),
+            model_provider=given.get("modelProvider"),
+            approval_policy=given.get("approvalPolicy"),
+            sandbox=given.get("sandbox"),
+            config=given.get("config") or {},
+            base_instructions=given.get("baseInstructions"),
+            developer_instructions=given.get("developerInstructions"),
+            ephemeral=bool(given.get("ephemeral")),
+            service_tier=given.get("serviceTier"),
+            thread_source=given.get("threadSource"),
+            dynamic_tools=given.get("dynamicTools") or [],
+            experimental=tuple(name for name in experimental if given.get(name) is not None),
+        )
 
 
-class TextInput(Params):
-    type: Literal["text"]
-    text: str
-    # The protocol has this one member in snake case, among camel case ones.
-    text_elements: Annotated[list[Any], Field(alias="text_elements", default_factory=list)]
+@dataclass(frozen=True, slots=True)
+class TurnStart:
+    """`input` is a list of user inputs, each with a `type` (see _USER_INPUT)."""
 
-
-class ImageInput(Params):
-    type: Literal["image"]
-    url: str | None = None
-    file_id: str | None = None
-    detail: str | None = None
-
-
-class LocalImageInput(Params):
-    type: Literal["localImage"]
-    path: str
-    detail: str | None = None
-
-
-class AudioInput(Params):
-    type: Literal["audio"]
-
-
-class LocalAudioInput(Params):
-    type: Literal["localAudio"]
-    path: str
-
-
-class SkillInput(Params):
-    type: Literal["skill"]
-    name: str
-    path: str
-
-
-class MentionInput(Params):
-    type: Literal["mention"]
-    name: str
-    path: str
-
-
-UserInput = Annotated[
-    TextInput | ImageInput | LocalImageInput | AudioInput | LocalAudioInput | SkillInput | MentionInput,
-    Field(discriminator="type"),
-]
-
-
-class TurnStartParams(Params):
     thread_id: str
-    input: list[UserInput]
-    client_user_message_id: str | None = None
-    cwd: str | None = None
-    approval_policy: ApprovalPolicy = None
-    sandbox_policy: SandboxPolicy = None
-    model: str | None = None
-    effort: Annotated[str, Field(min_length=1)] | None = None
-    summary: Literal["auto", "concise", "detailed", "none"] | None = None
-    service_tier: str | None = None
-    output_schema: dict[str, Any] | None = None
+    input: list[dict[str, Any]]
+    client_user_message_id: str | None
+    cwd: str | None
+    approval_policy: Any
+    sandbox_policy: dict[str, Any] | None
+    model: str | None
+    effort: str | None
+    summary: str | None
+    service_tier: str | None
+    output_schema: dict[str, Any] | None
+
+    @classmethod
+    def parse(cls, value: Any) -> "TurnStart":
+        known = {
+            "threadId": text,
+            "input": list_of(_USER_INPUT),
+            "clientUserMessageId": optional(text),
+            "cwd": optional(text),
+            "approvalPolicy": optional(_approval_policy),
+            "sandboxPolicy": optional(_sandbox_policy),
+            "model": optional(text),
+            "effort": optional(text),
+            "summary": optional(one_of(*_EFFORT_SUMMARIES)),
+            "serviceTier": optional(text),
+            "outputSchema": optional(table),
+        }
+        given = params(value, "TurnStartParams", known, ("threadId", "input"))
+        return cls(
+            thread_id=given["threadId"],
+            input=given["input"],
+            client_user_message_id=given.get("clientUserMessageId"),
+            cwd=given.get("cwd"),
+            approval_policy=given.get("approvalPolicy"),
+            sandbox_policy=given.get("sandboxPolicy"),
+            model=given.get("model"),
+            effort=given.get("effort"),
+            summary=given.get("summary"),
+            service_tier=given.get("serviceTier"),
+            output_schema=given.get("outputSchema"),
+        )
 
 
-class TurnSteerParams(Params):
+@dataclass(frozen=True, slots=True)
+class TurnSteer:
     thread_id: str
     expected_turn_id: str
-    input: list[UserInput]
-    client_user_message_id: str | None = None
+    input: list[dict[str, Any]]
+    client_user_message_id: str | None
+
+    @classmethod
+    def parse(cls, value: Any) -> "TurnSteer":
+        known = {
+            "threadId": text,
+            "expectedTurnId": text,
+            "input": list_of(_USER_INPUT),
+            "clientUserMessageId": optional(text),
+        }
+        given = params(value, "TurnSteerParams", known, ("threadId", "input", "expectedTurnId"))
+        return cls(given["threadId"], given["expectedTurnId"], given["input"], given.get("clientUserMessageId"))
 
 
-class TurnInterruptParams(Params):
+@dataclass(frozen=True, slots=True)
+class TurnInterrupt:
     thread_id: str
     turn_id: str
 
-
-# method -> members that want `capabilities.experimentalApi` (observed)
-EXPERIMENTAL_FIELDS = {"thread/start": ("dynamic_tools", "experimental_raw_events")}
-
-
-def parse[P: Params](kind: type[P], params: Any) -> P:
-    """Check the parameters of a request.
-
-    Raises:
-        InvalidParams: With the text of the original, without its "Invalid request: ".
-    """
-    if params is MISSING:
-        raise InvalidParams(missing_field("params"))
-    try:
-        return kind.model_validate(params)
-    except ValidationError as exc:
-        errors = exc.errors(include_url=False)
-        raise InvalidParams(from_pydantic(errors, kind.__name__)) from exc
+    @classmethod
+    def parse(cls, value: Any) -> "TurnInterrupt":
+        given = params(value, "TurnInterruptParams", {"threadId": text, "turnId": text}, ("threadId", "turnId"))
+        return cls(given["threadId"], given["turnId"])

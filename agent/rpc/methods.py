@@ -1,40 +1,23 @@
 """The supported methods: from parameters to `core`, and from there to answers."""
 
+import asyncio
 import base64
 import contextlib
+import importlib
 import mimetypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
-from agent.config import ConfigError, thread_config
 from agent.core.session import Core, ThreadNotFound, TurnNotRunning
-from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread
+from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
 from agent.model.catalog import EFFORTS, Catalog, Model
 from agent.model.wire import Item
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
-from agent.rpc.messages import (
-    EXPERIMENTAL_FIELDS,
-    AccountReadParams,
-    AudioInput,
-    ImageInput,
-    LocalAudioInput,
-    LocalImageInput,
-    MentionInput,
-    ModelListParams,
-    Params,
-    SkillInput,
-    TextInput,
-    ThreadStartParams,
-    TurnInterruptParams,
-    TurnStartParams,
-    TurnSteerParams,
-    UserInput,
-    parse,
-)
+from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
@@ -74,17 +57,17 @@ class AgentMethods:
         self._now_s = now_s
 
     def table(self) -> Methods:
-        """The rows: one more method is one more row, a model in `messages` and a test."""
+        """The rows: one more method is one more row, its parameters in `messages`, and a test."""
         return {
-            "account/read": _row("account/read", AccountReadParams, self._account_read),
-            "model/list": _row("model/list", ModelListParams, self._model_list),
-            "thread/start": _row("thread/start", ThreadStartParams, self._thread_start),
-            "turn/start": _row("turn/start", TurnStartParams, self._turn_start),
-            "turn/steer": _row("turn/steer", TurnSteerParams, self._turn_steer),
-            "turn/interrupt": _row("turn/interrupt", TurnInterruptParams, self._turn_interrupt),
+            "account/read": Method(AccountRead.parse, self._account_read),
+            "model/list": Method(ModelList.parse, self._model_list),
+            "thread/start": Method(ThreadStart.parse, self._thread_start),
+            "turn/start": Method(TurnStart.parse, self._turn_start),
+            "turn/steer": Method(TurnSteer.parse, self._turn_steer),
+            "turn/interrupt": Method(TurnInterrupt.parse, self._turn_interrupt),
         }
 
-    async def _account_read(self, connection: Connection, params: AccountReadParams) -> Answer:
+    async def _account_read(self, connection: Connection, params: AccountRead) -> Answer:
         try:
             account = self._auth.account()
             if params.refresh_token and account is not None and account.mode == "chatgpt":
@@ -118,7 +101,7 @@ class AgentMethods:
             "accountRoutingOverride": "NO_CONSTRAINT",
         }
 
-    async def _model_list(self, connection: Connection, params: ModelListParams) -> Answer:
+    async def _model_list(self, connection: Connection, params: ModelList) -> Answer:
         catalog: Catalog = await self._catalog()
         models = [model for model in catalog.models if params.include_hidden or not model.hidden]
         start = 0
@@ -130,34 +113,32 @@ class AgentMethods:
         page = [_model_wire(model, catalog.default) for model in models[start:end]]
         return Answer({"data": page, "nextCursor": None if end == len(models) else str(end)})
 
-    async def _thread_start(self, connection: Connection, params: ThreadStartParams) -> Answer:
+    async def _thread_start(self, connection: Connection, params: ThreadStart) -> Answer:
+        assert connection.initialized is not None
+        if params.experimental and not connection.initialized.capabilities.experimental_api:
+            member = params.experimental[0]
+            raise RequestFailed(INVALID_REQUEST, f"thread/start.{member} requires experimentalApi capability")
         if params.dynamic_tools:
             raise RequestFailed(INVALID_REQUEST, f"thread/start.dynamicTools is not supported by {NAME}")
-        overrides = dict(params.config or {})
-        if params.model_provider is not None:
-            overrides["model_provider"] = params.model_provider
-        try:
-            config = thread_config(self._config, overrides)
-        except ConfigError as exc:
-            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
-        sandbox = params.sandbox or config.sandbox_mode
+        defaults = await self._defaults(params)
+        sandbox = params.sandbox or defaults.sandbox_mode
         thread = Thread(
             id=self._core.new_id(),
             cwd=_absolute(params.cwd),
-            model=params.model or config.model or self._default_model(),
+            model=params.model or defaults.model or self._default_model(),
             originator=self._originator(),
-            approval_policy=params.approval_policy or config.approval_policy,
+            approval_policy=params.approval_policy or defaults.approval_policy or "on-request",
             sandbox=dict(SANDBOX_POLICIES[sandbox or "read-only"]),
             profile=None if sandbox is not None else ":read-only",
             created_at=self._now_s(),
             cli_version=PROTOCOL_VERSION,
             base_instructions=BASE_INSTRUCTIONS if params.base_instructions is None else params.base_instructions,
             developer_instructions=params.developer_instructions,
-            effort=config.model_reasoning_effort,
-            summary=config.model_reasoning_summary,
-            verbosity=config.model_verbosity or "low",
-            service_tier=_tier(params.service_tier or config.service_tier),
-            ephemeral=bool(params.ephemeral),
+            effort=defaults.effort,
+            summary=defaults.summary,
+            verbosity=defaults.verbosity or "low",
+            service_tier=_tier(params.service_tier or defaults.service_tier),
+            ephemeral=params.ephemeral,
             source=params.thread_source,
         )
         self._core.add(thread)
@@ -169,45 +150,45 @@ class AgentMethods:
 
         return Answer(thread.settings_wire(), then)
 
-    async def _turn_start(self, connection: Connection, params: TurnStartParams) -> Answer:
+    async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
+        """What config.toml and the request's `config` say, if anything."""
+        overrides = dict(params.config)
+        if params.model_provider is not None:
+            overrides["model_provider"] = params.model_provider
+        if not self._config and not overrides:
+            return ThreadDefaults()
+        await asyncio.to_thread(importlib.import_module, "agent.config")  # pydantic takes its time
+        from agent.config import ConfigError, thread_defaults
+
+        try:
+            return thread_defaults(self._config, overrides)
+        except ConfigError as exc:
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
+
+    async def _turn_start(self, connection: Connection, params: TurnStart) -> Answer:
         with _domain_errors(params.thread_id):
             thread = self._core.thread(params.thread_id)
-        item, content = _user_message(params.input)
+        item = _user_message(params.input)
         if thread.status != "active":
             _override(thread, params)
         if not thread.preview:
-            thread.preview = next((one.text for one in params.input if isinstance(one, TextInput)), "")
+            thread.preview = next((one["text"] for one in params.input if one["type"] == "text"), "")
         started = self._core.start_turn(
-            thread.id, content, item, params.client_user_message_id, params.output_schema
+            thread.id, params.input, item, params.client_user_message_id, params.output_schema
         )  # fmt: skip
         return Answer({"turn": started.wire}, started.begin)
 
-    async def _turn_steer(self, connection: Connection, params: TurnSteerParams) -> Answer:
-        item, content = _user_message(params.input)
+    async def _turn_steer(self, connection: Connection, params: TurnSteer) -> Answer:
+        item = _user_message(params.input)
+        turn_id, client_id = params.expected_turn_id, params.client_user_message_id
         with _domain_errors(params.thread_id):
-            self._core.steer(params.thread_id, params.expected_turn_id, content, item, params.client_user_message_id)
+            self._core.steer(params.thread_id, turn_id, params.input, item, client_id)
         return Answer({"turnId": params.expected_turn_id})
 
-    async def _turn_interrupt(self, connection: Connection, params: TurnInterruptParams) -> Answer:
+    async def _turn_interrupt(self, connection: Connection, params: TurnInterrupt) -> Answer:
         with _domain_errors(params.thread_id):
             stop = self._core.interrupt(params.thread_id, params.turn_id)
         return Answer({}, stop)
-
-
-def _row[P: Params](name: str, kind: type[P], handle: Callable[[Connection, P], Any]) -> Method:
-    experimental = EXPERIMENTAL_FIELDS.get(name, ())
-
-    async def checked(connection: Connection, params: P) -> Answer:
-        assert connection.initialized is not None
-        if not connection.initialized.capabilities.experimental_api:
-            for field in experimental:
-                if getattr(params, field) is not None:
-                    member = kind.model_fields[field].alias
-                    raise RequestFailed(INVALID_REQUEST, f"{name}.{member} requires experimentalApi capability")
-        answer: Answer = await handle(connection, params)
-        return answer
-
-    return Method(lambda params: parse(kind, params), checked)
 
 
 @contextlib.contextmanager
@@ -221,18 +202,12 @@ def _domain_errors(thread_id: str) -> Iterator[None]:
         raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
 
 
-def _user_message(given: list[UserInput]) -> tuple[Item, list[dict[str, Any]]]:
-    """The input as the model gets it, and as clients sent and see it.
-
-    Raises:
-        RequestFailed: A part of it cannot be sent.
-    """
-    parts = [part for one in given for part in _input_parts(one)]
-    content = [one.model_dump(by_alias=True, exclude_unset=True) for one in given]
-    return {"type": "message", "role": "user", "content": parts}, content
+def _user_message(given: list[dict[str, Any]]) -> Item:
+    """The input as the model gets it. Raises RequestFailed if a part of it cannot be sent."""
+    return {"type": "message", "role": "user", "content": [_input_part(one) for one in given]}
 
 
-def _override(thread: Thread, params: TurnStartParams) -> None:
+def _override(thread: Thread, params: TurnStart) -> None:
     """Overrides of a turn hold for the later turns of the thread too."""
     if params.cwd is not None:
         thread.cwd = _absolute(params.cwd)
@@ -260,29 +235,28 @@ def _tier(name: str | None) -> str | None:
     return "priority" if name == "fast" else name
 
 
-def _input_parts(given: UserInput) -> list[Item]:
-    """The content parts that an input becomes for the model.
+def _input_part(given: dict[str, Any]) -> Item:
+    """The content part that one input becomes for the model.
 
     Raises:
         RequestFailed: It cannot be sent.
     """
-    match given:
-        case TextInput():
-            return [{"type": "input_text", "text": given.text}]
-        case ImageInput():
-            if given.url is None:
-                raise RequestFailed(INVALID_REQUEST, f"image input by fileId is not supported by {NAME}; give a url")
-            return [_image(given.url, given.detail)]
-        case LocalImageInput():
-            return [_image(_data_url(given.path), given.detail)]
-        case AudioInput() | LocalAudioInput():
-            raise RequestFailed(INVALID_REQUEST, f"{given.type} input is not supported by {NAME}")
-        case SkillInput():
-            return [{"type": "input_text", "text": f"Use the skill {given.name!r} described in {given.path}."}]
-        case MentionInput():
-            return [{"type": "input_text", "text": f"@{given.name} ({given.path})"}]
-        case _:
-            assert_never(given)
+    match given["type"]:
+        case "text":
+            return {"type": "input_text", "text": given["text"]}
+        case "image":
+            if given.get("url") is None:
+                raise RequestFailed(INVALID_REQUEST, f"image input without a url is not supported by {NAME}")
+            return _image(given["url"], given.get("detail"))
+        case "localImage":
+            return _image(_data_url(given["path"]), given.get("detail"))
+        case "skill":
+            text = f"Use the skill {given['name']!r} described in {given['path']}."
+            return {"type": "input_text", "text": text}
+        case "mention":
+            return {"type": "input_text", "text": f"@{given['name']} ({given['path']})"}
+        case kind:
+            raise RequestFailed(INVALID_REQUEST, f"{kind} input is not supported by {NAME}")
 
 
 def _image(url: str, detail: str | None) -> Item:

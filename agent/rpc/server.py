@@ -7,13 +7,14 @@ the same reader (house plan 5.6). One queue for each connection keeps the order 
 import asyncio
 import itertools
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.rpc.handshake import Identity, Initialize, is_legal_name, parse_initialize
+from agent.rpc.handshake import Identity, Initialize, initialize_result, parse_initialize, refusal_of_name
 from agent.rpc.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -244,8 +245,12 @@ class AppServer:
         """Who this process is, once a client has initialised."""
         return self._identity
 
-    async def serve(self, stream: MessageStream) -> None:
-        """Serve one connection until its stream ends."""
+    async def serve(self, stream: MessageStream, *, greeted: bool = False) -> None:
+        """Serve one connection until its stream ends.
+
+        Args:
+            greeted: The `initialize` that the stream starts with was answered already, see `agent.rpc.greeting`.
+        """
         connection = self._connections.open(stream)
         writer = asyncio.create_task(connection.write())
         handlers: set[asyncio.Task[None]] = set()
@@ -254,7 +259,8 @@ class AppServer:
                 event = connection.peer.receive(text)
                 if isinstance(event, Request):
                     if event.method == "initialize":
-                        self._initialize(connection, event)
+                        self._initialize(connection, event, answered=greeted)
+                        greeted = False
                         continue
                     # In a task of its own: the reader must be back for the answers that a handler waits for.
                     task = asyncio.create_task(self._handle(connection, event, connection.initialized is not None))
@@ -271,7 +277,7 @@ class AppServer:
             await asyncio.gather(writer, *handlers, return_exceptions=True)
             await stream.aclose()
 
-    def _initialize(self, connection: Connection, request: Request) -> None:
+    def _initialize(self, connection: Connection, request: Request, *, answered: bool) -> None:
         try:
             wanted = parse_initialize(request.params)
         except InvalidParams as exc:
@@ -280,20 +286,15 @@ class AppServer:
         if connection.initialized is not None:
             connection.send(fail(request.id, INVALID_REQUEST, "Already initialized"))
             return
-        if not is_legal_name(wanted.client.name):
-            text = f"Invalid clientInfo.name: '{wanted.client.name}'. Must be a valid HTTP header value."
-            connection.send(fail(request.id, INVALID_REQUEST, text))
+        if (refusal := refusal_of_name(wanted.client.name)) is not None:
+            connection.send(fail(request.id, INVALID_REQUEST, refusal))
             return
         if self._identity is None:
             self._identity = self._make_identity(wanted.client.name)
         connection.initialized = wanted
-        result = {
-            "userAgent": self._identity.user_agent(wanted.client),
-            "codexHome": self._codex_home,
-            "platformFamily": "unix",
-            "platformOs": _platform_os(),
-        }
-        connection.send(reply(request.id, result))
+        if not answered:
+            result = initialize_result(self._identity, wanted.client, self._codex_home, sys.platform)
+            connection.send(reply(request.id, result))
         self._on_initialized(connection)
 
     async def _handle(self, connection: Connection, request: Request, initialized: bool) -> None:
@@ -326,9 +327,3 @@ class AppServer:
         if method is None:
             raise RequestFailed(METHOD_NOT_SUPPORTED, f"{request.method} is not supported by {self._name}")
         return await method.handle(connection, params)
-
-
-def _platform_os() -> str:
-    import sys
-
-    return {"darwin": "macos", "win32": "windows"}.get(sys.platform, "linux")

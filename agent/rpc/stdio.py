@@ -1,8 +1,7 @@
 """JSON lines on stdin and stdout.
 
 Read and written on the loop without changing the descriptors' flags: they may be shared with the parent's terminal,
-which must not find itself non-blocking afterwards. A line that is not UTF-8 is dropped, and the next is read (the
-original dies of it). A last line without its newline is not a message.
+which must not find itself non-blocking afterwards.
 """
 
 import asyncio
@@ -13,56 +12,30 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 
+from agent.rpc.greeting import Greeting
+from agent.rpc.lines import Lines
+
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
-# No client sends one line this long; without a bound one that never ends a line would fill the memory.
-MAX_LINE_BYTES = 256 * 1024 * 1024
 # When this much waits to be written, `send` waits for the client to read.
 HIGH_WATER_BYTES = 1024 * 1024
 # What a pipe that polls as writable takes without blocking (POSIX, pipe(7)).
 PIPE_BUF = select.PIPE_BUF
 
 
-class Lines:
-    """Bytes in, texts out: the framing, without I/O."""
-
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max = max_line_bytes
-        self._partial = bytearray()
-        self._skipping = False
-
-    def receive(self, data: bytes) -> list[str]:
-        """The complete lines that `data` brings, without their line ends; bad ones are logged and left out."""
-        texts = []
-        *complete, rest = data.split(b"\n")
-        for piece in complete:
-            line = bytes(self._partial) + piece
-            self._partial.clear()
-            if self._skipping:
-                self._skipping = False
-                continue
-            try:
-                texts.append(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                logger.warning("dropped a line of %d bytes that is not UTF-8", len(line))
-        if not self._skipping:
-            self._partial += rest
-            if len(self._partial) > self._max:
-                logger.warning("dropped a line of more than %d bytes", self._max)
-                self._partial.clear()
-                self._skipping = True
-        return texts
-
-
 class StdioStream:
-    """The `MessageStream` of a pair of descriptors; an iterator that ends at end of file."""
+    """The `MessageStream` of a pair of descriptors; an iterator that ends at end of file.
 
-    def __init__(self, read_fd: int = 0, write_fd: int = 1) -> None:
+    Args:
+        greeting: What was read before there was a loop.
+    """
+
+    def __init__(self, read_fd: int = 0, write_fd: int = 1, greeting: Greeting | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._lines = Lines()
-        self._texts: deque[str] = deque()
+        self._lines = Lines() if greeting is None else greeting.lines
+        self._texts: deque[str] = deque(() if greeting is None else greeting.texts)
         self._arrived = asyncio.Event()
         self._ended = False
         self._unwritten = bytearray()

@@ -1,0 +1,124 @@
+"""Checks for the parameters of requests, with the errors of the original, whose parser is serde. Pure.
+
+Ours and not pydantic: the texts and their order are serde's without a translation, and pydantic with models for the
+first few methods costs a fifth of the time to the first turn (94 ms measured, of 470).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.rpc.jsonrpc import MISSING
+from agent.rpc.serde_text import InvalidParams, invalid_type, missing_field, unknown_variant
+
+# A shape takes a JSON value and returns it checked, or raises InvalidParams.
+Shape = Callable[[Any], Any]
+
+
+def text(value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise InvalidParams(invalid_type(value, "a string"))
+    return value
+
+
+def flag(value: Any) -> bool:
+    """A boolean."""
+    if not isinstance(value, bool):
+        raise InvalidParams(invalid_type(value, "a boolean"))
+    return value
+
+
+def count(value: Any) -> int:
+    """An integer of 32 bits without a sign."""
+    if type(value) is not int:
+        raise InvalidParams(invalid_type(value, "u32"))
+    if not 0 <= value < 2**32:
+        raise InvalidParams(f"invalid value: integer `{value}`, expected u32")
+    return value
+
+
+def table(value: Any) -> dict[str, Any]:
+    """An object of any members."""
+    if not isinstance(value, dict):
+        raise InvalidParams(invalid_type(value, "a map"))
+    return value
+
+
+def anything(value: Any) -> Any:
+    """Whatever it is."""
+    return value
+
+
+def optional(shape: Shape) -> Shape:
+    """The shape, or null."""
+    return lambda value: None if value is None else shape(value)
+
+
+def one_of(*names: str) -> Shape:
+    """One of these strings."""
+
+    def check(value: Any) -> str:
+        if text(value) not in names:
+            raise InvalidParams(unknown_variant(value, names))
+        return str(value)
+
+    return check
+
+
+def list_of(shape: Shape) -> Shape:
+    """An array of the shape."""
+
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise InvalidParams(invalid_type(value, "a sequence"))
+        return [shape(one) for one in value]
+
+    return check
+
+
+def tagged(variants: Mapping[str, Mapping[str, Shape]], required: Mapping[str, tuple[str, ...]], name: str) -> Shape:
+    """An object whose `type` names one of the variants; its known members are returned, `type` first.
+
+    Args:
+        required: The members that a variant must have.
+        name: Of the enum, for the error.
+    """
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InvalidParams(invalid_type(value, f"internally tagged enum {name}"))
+        if "type" not in value:
+            raise InvalidParams(missing_field("type"))
+        kind = text(value["type"])
+        if kind not in variants:
+            raise InvalidParams(unknown_variant(kind, variants))
+        return {"type": kind, **members(value, variants[kind], required.get(kind, ()))}
+
+    return check
+
+
+def members(value: Mapping[str, Any], known: Mapping[str, Shape], required: tuple[str, ...]) -> dict[str, Any]:
+    """The known members of an object, checked in the order they came in; unknown ones are ignored.
+
+    serde stops at the first wrong value and misses what is missing only after the last member, and so does this.
+    """
+    checked = {name: known[name](one) for name, one in value.items() if name in known}
+    for name in required:
+        if name not in checked:
+            raise InvalidParams(missing_field(name))
+    return checked
+
+
+def params(value: Any, struct: str, known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The parameters of a request: there must be some, and they must be an object.
+
+    Raises:
+        InvalidParams: With the text of the original, without its "Invalid request: ".
+    """
+    if value is MISSING:
+        raise InvalidParams(missing_field("params"))
+    if isinstance(value, list):
+        raise InvalidParams(f"invalid length {len(value)}, expected struct {struct}")
+    if not isinstance(value, dict):
+        raise InvalidParams(invalid_type(value, f"struct {struct}"))
+    return members(value, known, required)
