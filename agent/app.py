@@ -180,7 +180,7 @@ class App:
                 run_directory=run.path,
                 credentials=credentials,
                 upstream=settings.upstream,
-                on_exchange=lambda exchange: logger.info("exchange %s", exchange),
+                on_exchange=lambda exchange: logger.info("%s", exchange.log_line()),
                 port=settings.port,
                 mode=settings.stamp,
                 on_failure=settings.on_failure,

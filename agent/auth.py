@@ -138,8 +138,8 @@ class Auth:
         """Get new tokens and keep them, unless somebody has replaced `rejected` meanwhile.
 
         Raises:
-            RefreshFailed: The sign-in service refused or could not be reached.
-            AuthFailed: There is nothing to refresh, or the new tokens cannot be kept.
+            RefreshFailed: The sign-in service failed or could not be reached.
+            AuthFailed: It refused, there is nothing to refresh, or the new tokens cannot be kept.
         """
         async with self._lock:
             self.load()  # the original, or another process of ours, may have been here
@@ -156,6 +156,8 @@ class Auth:
                 "refresh_reason": reason,
             }
             status, answer = await self._post_json(REFRESH_URL, body)
+            if status in (400, 401, 403):
+                raise AuthFailed(f"the sign-in is no longer valid (the service answered {status}); sign in again")
             if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
                 raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
             new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}

@@ -86,7 +86,13 @@ class Gate:
             flow.response = self._admit(flow)
         except Exception as exc:
             logger.error("connect failed error=%s", type(exc).__name__)
-            flow.response = http.Response.make(502, b"the proxy failed to judge this request\n")
+            flow.response = http.Response.make(
+                502, b"the proxy failed to judge this request\n", {"Connection": "close"}
+            )
+
+    def http_connect_error(self, flow: http.HTTPFlow) -> None:
+        """No tunnel came of it, also when the upstream could not be reached: what follows on the connection is new."""
+        self._tunnels.pop(flow.client_conn.id, None)
 
     def _admit(self, flow: http.HTTPFlow) -> http.Response | None:
         given = flow.request.headers.get_all("proxy-authorization")

@@ -90,6 +90,8 @@ def start_logging(verbose: int) -> None:
     # They print frames, headers and client hellos at their lower levels.
     for name in ("mitmproxy", "websockets", "asyncio", "aiohttp", "hpack", "h2"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # It logs a port in use with advice about options that are not ours; we raise the same as ProxyUnavailable.
+    logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
 
 
 class _Escaping(logging.Formatter):

@@ -33,7 +33,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
 async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: str | None) -> int:
     from rich.console import Console
 
-    from agent.commands.report import exchange_line, print_coverage
+    from agent.commands.report import print_coverage
     from agent.rpc.listen import SocketUnavailable
     from agent.standalone import standalone
     from proxy.capture.coverage import CoverageCount
@@ -44,7 +44,7 @@ async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: s
 
     def over(exchange: Exchange) -> None:
         count.add(exchange)
-        logger.info("%s", exchange_line(exchange))
+        logger.info("%s", exchange.log_line())
 
     try:
         async with stop_signals() as stop, standalone(settings, "countersign proxy", home, over) as running:

@@ -57,7 +57,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 async def _run(settings: ProxySettings, home: str, command: list[str], patience_s: float, report: str | None) -> int:
     from rich.console import Console
 
-    from agent.commands.report import exchange_line, print_coverage
+    from agent.commands.report import print_coverage
     from agent.rpc.listen import SocketUnavailable
     from agent.standalone import standalone
     from proxy.capture.coverage import CoverageCount
@@ -69,7 +69,7 @@ async def _run(settings: ProxySettings, home: str, command: list[str], patience_
 
     def over(exchange: Exchange) -> None:
         count.add(exchange)
-        logger.info("%s", exchange_line(exchange))
+        logger.info("%s", exchange.log_line())
 
     try:
         async with standalone(settings, "countersign run", home, over) as running:

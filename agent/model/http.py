@@ -21,6 +21,7 @@ from agent.model.wire import (
     failure,
     parse_event,
     parse_limits,
+    refused_by_proxy,
 )
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class HttpClient:
                             return
         except TimeoutError as exc:
             raise StreamBroken("idle timeout waiting for SSE") from exc
+        except aiohttp.ClientHttpProxyError as exc:
+            raise refused_by_proxy(_host(url), exc.status) from exc
         except (OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"the request broke off ({type(exc).__name__})") from exc
 

@@ -10,7 +10,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
 
 from agent.model.endpoint import ProxyEndpoint
-from agent.model.wire import Completed, ResponseEvent, StreamBroken, UpgradeRefused, UpstreamError, failure, parse_event
+from agent.model.wire import (
+    Completed,
+    ResponseEvent,
+    StreamBroken,
+    UpgradeRefused,
+    failure,
+    parse_event,
+    refused_by_proxy,
+)
 
 # Seconds. The original waits as long for a connection.
 CONNECT_TIMEOUT_S = 15.0
@@ -59,8 +67,7 @@ class ResponsesSocket:
             body = (response.body or b"").decode("utf-8", "replace")
             raise failure(response.status_code, dict(response.headers.raw_items()), body) from exc
         except InvalidProxyStatus as exc:
-            status = exc.response.status_code
-            raise UpstreamError(f"the proxy answered CONNECT with {status}", status=status) from exc
+            raise refused_by_proxy(url.split("/")[2], exc.response.status_code) from exc
         except TimeoutError as exc:
             raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
         except (OSError, InvalidHandshake, EOFError) as exc:

@@ -357,6 +357,13 @@ def failure(status: int | None, headers: Mapping[str, Any], body: str) -> Upstre
     )
 
 
+def refused_by_proxy(host: str, status: int) -> UpstreamError | StreamBroken:
+    """The failure that our proxy's answer to CONNECT stands for: 5xx means that the host could not be reached."""
+    if status >= 500:
+        return StreamBroken(f"the proxy could not connect to {host}")
+    return UpstreamError(f"the proxy refused to connect to {host} with {status}", status=status)
+
+
 def parse_limits(headers: Mapping[str, str]) -> RateLimits:
     """Rate limits from the `x-codex-primary-*` and `x-codex-secondary-*` headers (names in lower case)."""
 

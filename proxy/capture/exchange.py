@@ -66,3 +66,23 @@ class Exchange:
     def attested(self) -> bool:
         """Whether a token, and not a failure status, went upstream."""
         return self.attestation is AttestationStatus.OK and self.stamp in (Stamp.STAMPED, Stamp.CARRIED, Stamp.NATIVE)
+
+    def log_line(self) -> str:
+        """The exchange for a log, in one line."""
+        attestation = str(self.stamp) if self.attestation is None else f"{self.stamp}:{self.attestation.name}"
+        fields = {
+            "number": self.number,
+            "route": self.route,
+            "transport": self.transport,
+            "host": self.host,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "attestation": None if self.stamp is Stamp.NOT_SCOPED else attestation.replace(" ", "-"),
+            "token_bytes": self.token_bytes,
+            "waited_ms": None if self.waited_s is None else round(self.waited_s * 1000),
+            "error": self.error,
+        }
+        return "exchange " + " ".join(
+            f"{name}={'-' if value in (None, '') else value}" for name, value in fields.items()
+        )
