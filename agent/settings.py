@@ -84,10 +84,7 @@ def proxy_settings(flags: Mapping[str, Any], environ: Mapping[str, str], table: 
     build("allow_hosts", lambda: Scope.of(allowed_hosts=allowed))
     return ProxySettings(
         scope=build("origins", lambda: Scope.of(values["origins"] or [DEFAULT_ORIGIN], allowed)),
-        upstream=build(
-            "upstream_ca" if "upstream_ca" in sources and not values["upstream_map"] else "upstream_map",
-            lambda: UpstreamMap.parse(values["upstream_map"] or [], values["upstream_ca"]),
-        ),
+        upstream=build("upstream_map", lambda: UpstreamMap.parse(values["upstream_map"] or [], values["upstream_ca"])),
         port=values["port"] or 0,
         credentials=values["credentials"],
         rpc=values["rpc"],
@@ -120,8 +117,10 @@ def _port(raw: Any) -> int:
     return int(text)
 
 
-def _path(raw: Any) -> Path:
-    return Path(_text(raw)).expanduser()
+def _authorities(raw: Any) -> Path:
+    path = Path(_text(raw)).expanduser()
+    UpstreamMap.parse([], path)  # can it be read, and is it PEM?
+    return path
 
 
 def _text(raw: Any) -> str:
@@ -159,7 +158,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "origins": _list,
     "allow_hosts": _list,
     "upstream_map": _list,
-    "upstream_ca": _path,
+    "upstream_ca": _authorities,
     "port": _port,
     "credentials": _credentials,
     "rpc": _rpc,

@@ -86,13 +86,16 @@ class Gate:
             flow.response = self._admit(flow)
         except Exception as exc:
             logger.error("connect failed error=%s", type(exc).__name__)
-            flow.response = http.Response.make(
-                502, b"the proxy failed to judge this request\n", {"Connection": "close"}
-            )
+            flow.response = http.Response.make(502, b"the proxy failed to judge this request\n")
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
-        """No tunnel came of it, also when the upstream could not be reached: what follows on the connection is new."""
+        """No tunnel came of it, maybe because the upstream could not be reached: the connection ends here.
+
+        A second CONNECT on it would crash mitmproxy's handler, which still has the first server, and hang the client.
+        """
         self._tunnels.pop(flow.client_conn.id, None)
+        if flow.response is not None:
+            flow.response.headers["Connection"] = "close"
 
     def _admit(self, flow: http.HTTPFlow) -> http.Response | None:
         given = flow.request.headers.get_all("proxy-authorization")
@@ -100,7 +103,7 @@ class Gate:
             return http.Response.make(
                 407,
                 b"this proxy needs the credentials of its run; use the HTTPS_PROXY that it printed\n",
-                {"Proxy-Authenticate": 'Basic realm="countersign"', "Connection": "close"},
+                {"Proxy-Authenticate": 'Basic realm="countersign"'},
             )
         host = normal_host(flow.request.host)
         target = None if host is None else Target(host, flow.request.port)
@@ -108,7 +111,7 @@ class Gate:
             name = str(target or flow.request.host)[:300]
             logger.warning("connect refused target=%r reason=not-allowed", name)
             text = f"{name} is not on the proxy's allow list; add it with --allow-host if it should be reached\n"
-            return http.Response.make(403, text.encode("ascii", "backslashreplace"), {"Connection": "close"})
+            return http.Response.make(403, text.encode("ascii", "backslashreplace"))
         intercepted = self._scope.intercepts(target)
         # The name that the upstream certificate must carry, whatever address is connected to.
         flow.server_conn.sni = target.host

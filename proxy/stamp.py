@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from mitmproxy import http, tcp
 
@@ -230,8 +231,8 @@ class Stamper:
                 transport=transport,
                 host=record.tunnel.target.host,
                 port=record.tunnel.target.port,
-                method=request.method if request is not None else "",
-                path=request.path.partition("?")[0] if request is not None else "",
+                method=_visible(request.data.method) if request is not None else "",
+                path=_visible(request.data.path.partition(b"?")[0]) if request is not None else "",
                 route=None if route is None else route.name,
                 stamp=record.stamp,
                 attestation=opened.status if opened is not None else None,
@@ -271,6 +272,14 @@ def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:
         authority=None if request.is_http10 or request.is_http11 else raw.authority,
         headers=request.headers.fields,
     )
+
+
+_VISIBLE = "".join(chr(octet) for octet in range(0x21, 0x7F))
+
+
+def _visible(raw: bytes) -> str:
+    """What a client wrote, percent-encoded where it is no visible ASCII: it must not forge the fields of a log line."""
+    return quote(raw, safe=_VISIBLE)
 
 
 # mitmproxy quotes what a peer wrote as the repr of bytes: a response head with cookies, a header line.

@@ -34,6 +34,9 @@ from agent.rpc.serde_text import InvalidParams, unknown_variant
 
 logger = logging.getLogger(__name__)
 
+# Seconds that requests get to be answered after the client has closed its end.
+LAST_ANSWERS_S = 1.0
+
 # Notifications that only clients of the experimental API get (observed).
 EXPERIMENTAL_NOTIFICATIONS = frozenset({"thread/readState/changed"})
 
@@ -68,6 +71,8 @@ class Connection:
         self._stream = stream
         self._outbox: deque[str] = deque()
         self._wakeup = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._answers: dict[RequestId, asyncio.Future[Any]] = {}
         self._closed = False
 
@@ -80,6 +85,7 @@ class Connection:
         """Queue a text for the client; dropped when it has gone."""
         if not self._closed:
             self._outbox.append(text)
+            self._idle.clear()
             self._wakeup.set()
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
@@ -123,10 +129,15 @@ class Connection:
         """The stream has ended: nothing is sent any more, and pending questions fail."""
         self._closed = True
         self._outbox.clear()
+        self._idle.set()
         self._wakeup.set()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ClientGone("the client closed its connection"))
+
+    async def drained(self) -> None:
+        """Wait until all that was queued is sent."""
+        await self._idle.wait()
 
     async def write(self) -> None:
         """Send what is queued, in order, until the client has gone or this is cancelled."""
@@ -134,6 +145,7 @@ class Connection:
             while not self._closed:
                 while self._outbox:
                     await self._stream.send(self._outbox.popleft())
+                self._idle.set()
                 self._wakeup.clear()
                 if not self._closed:
                     await self._wakeup.wait()
@@ -262,12 +274,19 @@ class AppServer:
                         self._initialize(connection, event, answered=greeted)
                         greeted = False
                         continue
+                    if event.method not in METHOD_NAMES:
+                        text = f"Invalid request: {unknown_variant(event.method, METHOD_NAMES)}"
+                        connection.send(fail(event.id, INVALID_REQUEST, text))
+                        continue
                     # In a task of its own: the reader must be back for the answers that a handler waits for.
                     task = asyncio.create_task(self._handle(connection, event, connection.initialized is not None))
                     handlers.add(task)
                     task.add_done_callback(handlers.discard)
                 elif isinstance(event, Response | ErrorResponse):
                     connection.answered(event)
+            # What was asked before the end is answered: `printf ... | countersign app-server` shows the answers.
+            await _within(LAST_ANSWERS_S, handlers)
+            await _within(LAST_ANSWERS_S, {asyncio.create_task(connection.drained())})
         except ConnectionError as exc:
             logger.info("client %d left: %s", connection.number, exc)
         finally:
@@ -315,8 +334,6 @@ class AppServer:
 
     async def _answer(self, connection: Connection, request: Request, initialized: bool) -> Answer:
         # Parsed before the check for `initialize`, as in the original.
-        if request.method not in METHOD_NAMES:
-            raise InvalidParams(unknown_variant(request.method, METHOD_NAMES))
         method = (await self._methods()).get(request.method)
         params = None if method is None else method.parse(request.params)
         if not initialized:
@@ -327,3 +344,11 @@ class AppServer:
         if method is None:
             raise RequestFailed(METHOD_NOT_SUPPORTED, f"{request.method} is not supported by {self._name}")
         return await method.handle(connection, params)
+
+
+async def _within(seconds: float, tasks: set[asyncio.Task[None]]) -> None:
+    """Wait for the tasks, but not longer than this; those that are not done are cancelled."""
+    if tasks:
+        _, late = await asyncio.wait(set(tasks), timeout=seconds)
+        for task in late:
+            task.cancel()

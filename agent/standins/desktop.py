@@ -72,13 +72,12 @@ class Link(Protocol):
 class Desktop:
     """A connected desktop. Made by `connect` or `spawn`; an async context manager.
 
-    `asked` counts the questions for a token, `notifications` keeps what it was told, in order. `process_id` is the
-    server's, where it was spawned.
+    `asked` counts the questions for a token, `notifications` keeps what it was told, in order.
     """
 
-    def __init__(self, script: Script, link: Link, process_id: int = 0) -> None:
+    def __init__(self, script: Script, link: Link, process: asyncio.subprocess.Process | None = None) -> None:
         self.script = script
-        self.process_id = process_id
+        self._process = process
         self.asked = 0
         self.notifications: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
@@ -100,6 +99,12 @@ class Desktop:
         await self._link.close()
         if self._reader is not None:
             await asyncio.wait([self._reader])
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The server, where this desktop spawned it."""
+        assert self._process is not None, "this desktop connected to a socket"
+        return self._process
 
     async def initialize(self) -> dict[str, Any]:
         """The handshake."""
@@ -252,7 +257,7 @@ class _SocketLink:
 class _PipeLink:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def send(self, text: str) -> None:
         assert self.process.stdin is not None
@@ -268,10 +273,12 @@ class _PipeLink:
             yield line.decode()
 
     async def close(self) -> None:
-        """End of file, and a moment to leave; then SIGKILL."""
-        if self._closing:
-            return
-        self._closing = True
+        """End of file, and a moment to leave; then SIGKILL. Whoever asks second waits for the first."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
@@ -322,5 +329,5 @@ async def spawn(
         cwd=cwd,
         limit=MAX_LINE_BYTES,
     )
-    async with Desktop(script, _PipeLink(process), process.pid) as desktop:
+    async with Desktop(script, _PipeLink(process), process) as desktop:
         yield desktop

@@ -33,6 +33,8 @@ LIFETIME = dt.timedelta(hours=24)
 
 # Longest body or message that is read, in bytes: as long as the longest the original accepts on a socket.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# Tokens may be long; aiohttp's own limit is 8 KiB.
+MAX_HEADER_BYTES = 256 * 1024
 MAX_RECORDS = 100_000
 
 
@@ -104,7 +106,9 @@ class ChatGPT:
         """
         app = web.Application(client_max_size=MAX_MESSAGE_BYTES)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.5, auto_decompress=False, max_field_size=MAX_HEADER_BYTES
+        )
         await self._runner.setup()
         # A socket of our own, so that the port is known and a taken one is an error at once.
         listener = socket.create_server((LOOPBACK, self.port), backlog=128)

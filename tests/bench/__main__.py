@@ -89,7 +89,7 @@ async def measure(command: list[str], environment: dict[str, str], home: Path) -
             later.append(time.perf_counter() - asked)
         if turn["status"] != "completed":
             raise SystemExit(f"{command[0]}: the turn ended {turn['status']}: {turn['error']}")
-        peak = peak_mib(desktop.process_id)
+        peak = peak_mib(desktop.process.pid)
     return Run(
         (initialized - begun) * 1e3,
         (threaded - initialized) * 1e3,
@@ -131,8 +131,15 @@ async def bench(rounds: int) -> int:
             }
             proxy = await stack.enter_async_context(
                 process(
-                    *COUNTERSIGN, "proxy", "--json", "--stamp", "never", "--rpc", f"unix://{rpc}",
-                    CODEX_HOME=str(proxy_home), **mapped,
+                    *COUNTERSIGN,
+                    "proxy",
+                    "--json",
+                    "--stamp",
+                    "never",
+                    "--rpc",
+                    f"unix://{rpc}",
+                    CODEX_HOME=str(proxy_home),
+                    **mapped,
                 )  # fmt: skip
             )
             await stack.enter_async_context(connect(rpc, Script(attests=False)))
