@@ -1,0 +1,144 @@
+"""`countersign proxy`: what it prints is what an agent needs."""
+
+import asyncio
+import json
+import shlex
+import signal
+import socket
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from agent.standins.desktop import Script, connect
+from proxy.standins.chatgpt import ChatGPT
+from tests.processes import COUNTERSIGN, RESPONSES, attestations, finish, play, serving, world
+
+
+async def post(facts: dict, path: str) -> int:
+    """POST through a running proxy with what it printed, as an agent would; the status."""
+    import aiohttp
+
+    context = ssl.create_default_context(cafile=facts["env"]["SSL_CERT_FILE"])
+    async with aiohttp.ClientSession() as session:
+        url = f"https://chatgpt.com{path}"
+        async with session.post(url, json={"input": []}, proxy=facts["env"]["HTTPS_PROXY"], ssl=context) as answer:
+            await answer.read()
+            return answer.status
+
+
+def test_the_printed_environment_is_all_that_a_client_needs(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            rpc = tmp_path / "sockets" / "rpc.sock"
+            command = [COUNTERSIGN, "proxy", "--json", "--rpc", f"unix://{rpc}"]
+            async with serving(*command, environment=here.environment) as proxy:
+                facts = proxy.facts
+                assert facts["rpc"] == f"unix://{rpc}"
+                assert facts["https_proxy"] == facts["env"]["HTTPS_PROXY"]
+                assert facts["https_proxy"].endswith(f"@127.0.0.1:{facts['port']}")
+                assert stat.S_IMODE(rpc.stat().st_mode) == 0o600
+                assert "PRIVATE" not in Path(facts["ca_file"]).read_text() + Path(facts["bundle_file"]).read_text()
+                async with connect(rpc, Script(token=lambda number: f"t{number}")):
+                    assert await post(facts, RESPONSES) == 200
+                    assert await post(facts, "/backend-api/codex/other") == 404
+                directory = Path(facts["ca_file"]).parent
+                assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+                done = await proxy.stop()
+            assert done.code == 0
+            assert attestations(here.scoped()) == [['{"v":1,"s":0,"t":"t1"}']]
+            assert attestations(here.others()) == [[]]
+            assert "All 1 scoped requests carried a token (1 out of scope" in done.stderr
+            assert not directory.exists() and not rpc.exists()
+
+    play(scenario())
+
+
+def test_without_json_the_output_can_be_evaluated_by_a_shell(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            process = await asyncio.create_subprocess_exec(
+                COUNTERSIGN, "proxy", "-q", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                env=here.environment,
+            )  # fmt: skip
+            assert process.stdout is not None
+            lines = []
+            async for line in process.stdout:
+                lines.append(line.decode())
+                if b"COUNTERSIGN_RPC" in line:
+                    break
+            exported = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+            assert {"HTTPS_PROXY", "CODEX_CA_CERTIFICATE", "SSL_CERT_FILE", "NO_PROXY"} <= set(exported)
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+
+    play(scenario())
+
+
+def test_flags_beat_the_environment_and_fixed_credentials_come_from_the_environment_only(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = probe.getsockname()[1]
+            environment = {
+                **here.environment,
+                "COUNTERSIGN_PORT": "1",
+                "COUNTERSIGN_CREDENTIALS": "me:correct-horse",
+            }
+            command = [COUNTERSIGN, "proxy", "--json", "--port", str(port)]
+            async with serving(*command, environment=environment) as proxy:
+                assert proxy.facts["https_proxy"] == f"http://me:correct-horse@127.0.0.1:{port}"
+                done = await proxy.stop()
+            assert "correct-horse" not in done.stderr
+            help_page = (await finish(COUNTERSIGN, "proxy", "--help")).stdout
+            assert "--credentials" not in help_page  # argv is public
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("where", ["port", "rpc"])
+def test_a_place_that_is_taken_is_named_and_ends_with_code_1(tmp_path, where):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            taken = tmp_path / "taken"
+            taken.write_text("not a socket")
+            place = str(here.upstream.port) if where == "port" else f"unix://{taken}"
+            done = await finish(COUNTERSIGN, "proxy", f"--{where}", place, environment=here.environment)
+            assert done.code == 1
+            assert done.stdout == ""
+            assert done.stderr.count("countersign proxy:") == 1
+            assert place.removeprefix("unix://") in done.stderr
+            assert "choose another" in done.stderr
+            assert taken.read_text() == "not a socket"
+
+    play(scenario())
+
+
+def test_a_bad_credential_is_refused_without_being_repeated(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            environment = {**here.environment, "COUNTERSIGN_CREDENTIALS": "hunter2"}
+            done = await finish(COUNTERSIGN, "proxy", environment=environment)
+            assert done.code == 2
+            assert "COUNTERSIGN_CREDENTIALS: proxy credentials must be USER:SECRET" in done.stderr
+            assert "hunter2" not in done.stderr
+
+    play(scenario())
+
+
+def test_the_report_holds_the_coverage_as_json(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            report = tmp_path / "report.json"
+            command = [COUNTERSIGN, "proxy", "--json", "--report", str(report)]
+            async with serving(*command, environment=here.environment) as proxy:
+                assert await post(proxy.facts, RESPONSES) == 200
+                await proxy.stop()
+            written = json.loads(report.read_text())
+            assert written["rows"] == [
+                {"route": "responses", "transport": "post", "outcome": "absent", "requests": 1}
+            ]  # fmt: skip
+            assert written["complete"] is False
+
+    play(scenario())

@@ -1,0 +1,151 @@
+"""`countersign run -- CMD`: the command's exit code is ours, and its environment leads through the proxy."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from proxy.standins.chatgpt import ChatGPT
+from tests.processes import COUNTERSIGN, finish, play, world
+
+PYTHON = sys.executable
+
+
+def waits_for(number: signal.Signals, code: int) -> str:
+    """A script that says when it is up, and exits with `code` on this signal."""
+    return f"""
+import signal, sys
+signal.signal({int(number)}, lambda *_: sys.exit({code}))
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 77])
+def test_the_exit_code_is_the_commands(tmp_path, code):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            done = await finish(COUNTERSIGN, "run", "--", "sh", "-c", f"exit {code}", environment=here.environment)
+            assert done.code == code
+            assert "No scoped request was made" in done.stderr
+            assert done.stdout == ""
+
+    play(scenario())
+
+
+def test_a_command_that_dies_of_a_signal_is_reported_as_a_shell_would(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            done = await finish(COUNTERSIGN, "run", "--", "sh", "-c", "kill -KILL $$", environment=here.environment)
+            assert done.code == 128 + signal.SIGKILL
+
+    play(scenario())
+
+
+def test_a_command_that_is_not_there_ends_with_127(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            done = await finish(COUNTERSIGN, "run", "--", "no-such-command", environment=here.environment)
+            assert done.code == 127
+            assert "cannot run 'no-such-command': not found on PATH" in done.stderr
+
+    play(scenario())
+
+
+def test_the_commands_own_options_and_streams_are_its_own(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            script = "import sys; print(sys.argv[1:], sys.stdin.read())"
+            done = await finish(
+                COUNTERSIGN, "run", "--", PYTHON, "-c", script, "--port", "x", "--", "-v",
+                environment=here.environment, stdin=b"typed",
+            )  # fmt: skip
+            assert done.stdout == "['--port', 'x', '--', '-v'] typed\n"
+            assert done.code == 0
+
+    play(scenario())
+
+
+def test_the_child_is_led_through_the_proxy_and_not_told_fixed_credentials_twice(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            environment = {
+                **here.environment,
+                "COUNTERSIGN_CREDENTIALS": "me:correct-horse",
+                "https_proxy": "http://elsewhere:1",
+                "NO_PROXY": "chatgpt.com",
+            }
+            script = "import json, os; print(json.dumps(dict(os.environ)))"
+            done = await finish(COUNTERSIGN, "run", "--", PYTHON, "-c", script, environment=environment)
+            child = json.loads(done.stdout)
+            assert child["HTTPS_PROXY"] == child["https_proxy"]
+            assert child["HTTPS_PROXY"].startswith("http://me:correct-horse@127.0.0.1:")
+            assert "chatgpt.com" not in child["NO_PROXY"]
+            assert "COUNTERSIGN_CREDENTIALS" not in child
+
+    play(scenario())
+
+
+def test_an_announced_desktop_is_waited_for_and_its_absence_is_told(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            rpc = tmp_path / "rpc.sock"
+            done = await finish(
+                COUNTERSIGN, "run", "--rpc", f"unix://{rpc}", "--wait-desktop", "0.2", "--", "true",
+                environment=here.environment,
+            )  # fmt: skip
+            assert done.code == 0
+            assert "no desktop that makes tokens came to" in done.stderr
+
+    play(scenario())
+
+
+def test_sigterm_is_passed_on_to_the_command(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            script = waits_for(signal.SIGTERM, 9)
+            process = await asyncio.create_subprocess_exec(
+                COUNTERSIGN, "run", "--", PYTHON, "-c", script,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=here.environment,
+            )  # fmt: skip
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"up\n"
+            process.terminate()
+            assert await process.wait() == 9
+
+    play(scenario())
+
+
+def test_ctrl_c_is_the_commands_to_answer(tmp_path):
+    """A terminal sends it to the whole group; we outlive the command to report."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            script = waits_for(signal.SIGINT, 5)
+            process = await asyncio.create_subprocess_exec(
+                COUNTERSIGN, "run", "--", PYTHON, "-c", script,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=here.environment,
+                start_new_session=True,
+            )  # fmt: skip
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"up\n"
+            os.killpg(process.pid, signal.SIGINT)
+            _, stderr = await process.communicate()
+            assert process.returncode == 5
+            assert b"No scoped request was made" in stderr
+            assert b"Traceback" not in stderr
+
+    play(scenario())
+
+
+def test_a_missing_command_is_a_usage_error(tmp_path):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "run")
+        assert done.code == 2
+        assert "-- CMD" in done.stderr
+
+    play(scenario())

@@ -1,0 +1,102 @@
+"""`countersign standin` and `countersign demo`: for users who verify offline."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.standins.desktop import Script
+from proxy.standins.chatgpt import ChatGPT
+from tests.processes import COUNTERSIGN, RESPONSES, app_server, finish, play, serving, world
+
+
+def test_the_stand_in_prints_how_to_reach_it_and_records_what_arrived(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            record, script = tmp_path / "record.jsonl", tmp_path / "script.json"
+            script.write_text(json.dumps([{"text": "as scripted"}]))
+            command = [
+                COUNTERSIGN, "standin", "chatgpt", "--directory", str(tmp_path / "standin"),
+                "--script", str(script), "--record", str(record),
+            ]  # fmt: skip
+            async with serving(*command, environment=here.environment) as standin:
+                here.environment["COUNTERSIGN_UPSTREAM_MAP"] = standin.facts["upstream_map"]
+                here.environment["COUNTERSIGN_UPSTREAM_CA"] = standin.facts["ca_file"]
+                (here.home / "auth.json").write_text(Path(standin.facts["auth_file"]).read_text())
+                async with app_server(here, Script(token=lambda _: "tok")) as desktop:
+                    await desktop.initialize()
+                    thread = await desktop.request("thread/start", {})
+                    turn = await desktop.turn(thread["thread"]["id"], "hello")
+                assert turn["items"][0]["text"] == "as scripted"
+                done = await standin.stop()
+            assert done.code == 0
+            lines = [json.loads(line) for line in record.read_text().splitlines()]
+            handshake = next(line for line in lines if line["path"] == RESPONSES and line["kind"] == "request")
+            headers = {name.lower(): value for name, value in handshake["headers"]}
+            assert headers["x-oai-attestation"] == '{"v":1,"s":0,"t":"tok"}'
+            assert headers["authorization"] == "<redacted>"
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["chatgpt", "--fault", "explode"], "a fault must be [WHERE:]KIND[:TIMES]"),
+        (["chatgpt", "--fault", "post:500:0"], "a fault must be [WHERE:]KIND[:TIMES]"),
+        (["chatgpt", "--script", "/no/such/file"], "/no/such/file"),
+        (["desktop", "--connect", "tcp://x"], "an RPC address must be unix://PATH"),
+        (["elsewhere"], "name one: chatgpt or desktop"),
+        ([], "name one: chatgpt or desktop"),
+    ],
+)
+def test_a_stand_in_that_cannot_be_started_says_why_with_code_2(arguments, problem):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "standin", *arguments)
+        assert done.code == 2
+        assert problem in done.stderr
+
+    play(scenario())
+
+
+def test_a_desktop_without_a_proxy_gives_up_and_says_so(tmp_path):
+    async def scenario():
+        address = f"unix://{tmp_path}/nobody.sock"
+        done = await finish(COUNTERSIGN, "standin", "desktop", "--connect", address, "--patience", "0.1")
+        assert done.code == 1
+        assert f"nobody answers on {address}" in done.stderr
+        assert "is the proxy running?" in done.stderr
+
+    play(scenario())
+
+
+def test_the_demo_shows_both_transports_attested(tmp_path):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "demo")
+        assert done.code == 0, done.stderr
+        assert done.stderr == ""
+        rows = [line.split() for line in done.stdout.splitlines()]
+        assert [RESPONSES, "websocket", "2", "2", "ok"] in rows
+        assert [RESPONSES, "post", "1", "1", "ok"] in rows
+        assert ["/backend-api/codex/models", "get", "2", "0", "none"] in rows
+        assert done.stdout.count('{"v":1,"s":0,"t":"v1.standin-') == 3
+        assert "All 3 scoped requests arrived with a token of their own" in done.stdout
+
+    play(scenario())
+
+
+def test_the_demo_fails_when_a_scoped_request_arrives_unstamped():
+    """The negative control of the demo's judgement."""
+    from agent.commands.demo import Arrival, _problems
+
+    good = [
+        Arrival(RESPONSES, "websocket", True, "ok", "a"),
+        Arrival(RESPONSES, "post", True, "ok", "b"),
+        Arrival("/backend-api/codex/models", "get", False, "none", None),
+    ]
+    assert _problems(good) == []
+    assert _problems([Arrival(RESPONSES, "websocket", True, "none", None), *good[1:]])
+    assert _problems([Arrival(RESPONSES, "websocket", True, "timeout", "c"), *good[1:]])
+    assert _problems([*good, Arrival("/backend-api/codex/models", "get", False, "ok", "d")])
+    assert _problems([good[0], Arrival(RESPONSES, "post", True, "ok", "a"), good[2]])
+    assert _problems(good[1:]) and _problems(good[:2])
