@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from agent.home import installation_id
 from agent.machine import identity_of_this_machine
+from agent.model.endpoint import ClientIdentity
+from agent.model.wire import Unavailable
 from agent.rpc.handshake import PROTOCOL_VERSION
+from agent.rpc.jsonrpc import INTERNAL_ERROR, RequestFailed
 from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods
 from agent.settings import ProxySettings
 
 if TYPE_CHECKING:
     from agent.auth import Auth
-    from agent.core.session import Core, ModelFacts
-    from agent.model.catalog import Catalog
-    from agent.model.endpoint import ClientIdentity, ProxyEndpoint
+    from agent.core.session import Core
+    from agent.model.endpoint import ProxyEndpoint
     from agent.model.http import HttpClient
 
 logger = logging.getLogger(__name__)
@@ -40,8 +42,6 @@ _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
 # As often as the original, on each transport.
 STREAM_RETRIES = 5
-# Seconds to wait for the service's models before ours are listed.
-MODELS_TIMEOUT_S = 5.0
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
 LOADING_SWITCH_INTERVAL_S = 0.0005
 
@@ -68,7 +68,6 @@ class App:
         self._http: HttpClient | None = None
         self._auth: Auth | None = None
         self._identity: ClientIdentity | None = None
-        self._catalog: Catalog | None = None
         self._installation_id = installation_id(home)
         self._server = AppServer(
             name=NAME,
@@ -98,7 +97,10 @@ class App:
 
     async def _ready_methods(self) -> Methods:
         self._load()
-        return await asyncio.shield(self._methods)
+        try:
+            return await asyncio.shield(self._methods)
+        except Unavailable as exc:
+            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
 
     def _load(self) -> None:
         if self._loading is None:
@@ -115,8 +117,6 @@ class App:
             await _imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
         except Exception as exc:
-            from agent.model.wire import Unavailable
-
             logger.error("the app-server cannot work: %s", exc)
             for future in (self._methods, self._endpoint):
                 if not future.done():
@@ -130,22 +130,31 @@ class App:
 
     def _build_core(self) -> Methods:
         from agent.auth import Auth
-        from agent.core.session import Core
+        from agent.core.session import Core, ModelFacts
         from agent.model.client import Budgets, ModelClient
+        from agent.model.http import HttpClient
+        from agent.model.models import Models
         from agent.rpc.methods import AgentMethods
 
-        self._auth = Auth(Path(self._home), self._post_json)
+        self._http = http = HttpClient(self._ready_endpoint)
+        self._auth = auth = Auth(Path(self._home), http.post_json_tunnelled)
+        models = Models(self._origin, auth, http, self._client_identity)
         client = ModelClient(
             origin=self._origin,
-            auth=self._auth,
-            http=self._http_client(),
+            auth=auth,
+            http=http,
             endpoint=self._ready_endpoint,
             identity=self._client_identity,
             budgets=Budgets(),
         )
+
+        def facts(slug: str) -> ModelFacts:
+            model = models.known.find(slug)
+            return ModelFacts(model.default_effort, model.usable_window)
+
         self._core = Core(
             open_session=client.session,
-            facts=self._facts,
+            facts=facts,
             publish=self._connections.publish,
             installation_id=self._installation_id,
             stream_retries=STREAM_RETRIES,
@@ -153,12 +162,11 @@ class App:
         return AgentMethods(
             core=self._core,
             connections=self._connections,
-            auth=self._auth,
+            auth=auth,
             config=self._config,
             origin=self._origin,
             originator=lambda: self._client_identity().originator,
-            catalog=self._ask_catalog,
-            default_model=lambda: self._known_catalog().default,
+            models=models,
             now_s=lambda: int(time.time()),
         ).table()
 
@@ -202,68 +210,15 @@ class App:
         self._load()
         return await asyncio.shield(self._endpoint)
 
-    def _client_identity(self) -> "ClientIdentity":
+    def _client_identity(self) -> ClientIdentity:
         assert self._identity is not None, "no request is handled before a client has initialised"
         return self._identity
-
-    def _http_client(self) -> "HttpClient":
-        if self._http is None:
-            from agent.model.http import HttpClient
-
-            self._http = HttpClient(self._ready_endpoint)
-        return self._http
-
-    async def _post_json(self, url: str, body: dict[str, Any]) -> tuple[int, Any]:
-        from agent.model.wire import StreamBroken
-
-        try:
-            return await self._http_client().request_json("POST", url, body, tunnelled=True)
-        except StreamBroken as exc:
-            logger.warning("sign-in: %s", exc)
-            return 0, None
-
-    def _known_catalog(self) -> "Catalog":
-        from agent.model.catalog import Catalog
-
-        return self._catalog or Catalog()
-
-    def _facts(self, model: str) -> "ModelFacts":
-        from agent.core.session import ModelFacts
-
-        known = self._known_catalog().find(model)
-        return ModelFacts(known.default_effort, known.usable_window)
-
-    async def _ask_catalog(self) -> "Catalog":
-        """The service's models, asked once; ours where it gives none in time."""
-        from agent.auth import AuthFailed, NotSignedIn
-        from agent.model.catalog import Catalog
-        from agent.model.wire import StreamBroken, Unavailable
-
-        if self._catalog is not None:
-            return self._catalog
-        assert self._auth is not None
-        try:
-            async with asyncio.timeout(MODELS_TIMEOUT_S):
-                bearer = await self._auth.bearer()
-                if bearer.mode == "chatgpt":
-                    identity = self._client_identity()
-                    headers = {"Authorization": f"Bearer {bearer.token}", "User-Agent": identity.user_agent}
-                    if bearer.account_id is not None:
-                        headers["chatgpt-account-id"] = bearer.account_id
-                    url = f"{self._origin}/backend-api/codex/models?client_version={PROTOCOL_VERSION}"
-                    status, answer = await self._http_client().request_json("GET", url, headers=headers)
-                    self._catalog = Catalog.from_service(answer) if status == 200 else None
-        except (TimeoutError, NotSignedIn, AuthFailed, StreamBroken, Unavailable) as exc:
-            logger.info("the models are the built-in ones: %s", exc or type(exc).__name__)
-        return self._known_catalog()
 
     # What clients are told by themselves
 
     def _initialized(self, connection: Connection) -> None:
         assert self._server.identity is not None and connection.initialized is not None
         if self._identity is None:
-            from agent.model.endpoint import ClientIdentity
-
             identity = self._server.identity
             user_agent = identity.user_agent(connection.initialized.client)
             self._identity = ClientIdentity(user_agent, identity.originator, PROTOCOL_VERSION)

@@ -23,6 +23,7 @@ from agent.model.wire import (
     SummaryDelta,
     SummaryPartAdded,
     TextDelta,
+    TokenUsage,
     TurnState,
     UpstreamError,
     history_item,
@@ -183,12 +184,13 @@ class Turn:
             case SampleFailed():
                 return self._failed(event, now_ms)
             case Impossible():
-                return self._fail(event.reason, event.info, now_ms)
+                return [*self._record_outputs(), *self._fail(event.reason, event.info, now_ms)]
             case Steered():
                 self._inputs.append(event)
                 return []
             case Interrupted():
                 return [
+                    *self._record_outputs(),
                     Record(message("user", TURN_ABORTED)),
                     self._status("idle"),
                     *self._finish("interrupted", now_ms),
@@ -210,7 +212,8 @@ class Turn:
                 return self._open_item(event.item, now_ms)
             case TextDelta():
                 opened = self._open.get(event.item_id)
-                if opened is None or opened.kind != "agentMessage":
+                # The original says nothing of an empty piece (observed).
+                if opened is None or opened.kind != "agentMessage" or not event.delta:
                     return []
                 return [Notify("item/agentMessage/delta", self._delta(event.item_id, event.delta))]
             case SummaryPartAdded():
@@ -290,31 +293,26 @@ class Turn:
         self._open.clear()
         commands: list[TurnCommand] = []
         if event.usage is not None:
-            self._thread.total = self._thread.total + event.usage
-            usage = {
-                "total": _usage(self._thread.total),
-                "last": _usage(event.usage),
-                "modelContextWindow": self._window,
-            }
-            commands.append(Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage)))
+            commands.append(self._count(self._thread.total + event.usage, event.usage))
         commands += self._tell_limits()
         if self._outputs or self._inputs:
-            commands += [Record(output) for output in self._outputs]
-            self._outputs = []
-            return [*commands, *self._take_inputs(now_ms), Sample()]
-        return [*commands, self._read_state(), self._status("idle"), *self._finish("completed", now_ms)]
+            return [*commands, *self._record_outputs(), *self._take_inputs(now_ms), Sample()]
+        if self._last_message is not None:  # without one there is nothing to read (observed)
+            commands += self._read_state()
+        return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
 
     def _failed(self, event: SampleFailed, now_ms: int) -> list[TurnCommand]:
         # An item that was open stays open: it never completes, and the next attempt starts one of its own.
         self._open.clear()
-        # Calls that were complete are in the history; without their outputs it would be refused.
-        commands: list[TurnCommand] = [Record(output) for output in self._outputs]
-        self._outputs = []
+        commands = self._record_outputs()
         verdict = judge(event.failure)
         if verdict.tells_limits:  # the limits of a refusal are told only where they are the reason (observed)
             if isinstance(event.failure, UpstreamError):
                 self._limits = event.failure.limits
             commands += self._tell_limits()
+        if verdict.window_full:
+            full = TokenUsage(total=self._window)
+            commands.append(self._count(full, TokenUsage(total=max(0, self._window - self._thread.total.total))))
         if not verdict.retryable:
             return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
         self._attempts += 1
@@ -341,17 +339,27 @@ class Turn:
         return [
             self._status("systemError"),
             Notify("error", self._about(error=error, willRetry=False)),
-            self._read_state(),
+            *self._read_state(),
             *self._finish("failed", now_ms, error),
         ]
 
     def _finish(self, status: str, now_ms: int, error: dict[str, Any] | None = None) -> list[TurnCommand]:
         self._over = True
         turn = self._wire(status, error=error, completed_ms=now_ms)
-        if status == "completed":
-            turn["items"] = [] if self._last_message is None else [self._last_message]
-            turn["itemsView"] = "summary"
+        if status == "completed" and self._last_message is not None:
+            turn["items"], turn["itemsView"] = [self._last_message], "summary"
         return [Notify("turn/completed", {"threadId": self._thread.id, "turn": turn}), Finish(status)]
+
+    def _record_outputs(self) -> list[TurnCommand]:
+        """The outputs of calls that are in the history: without them the service refuses it, also in later turns."""
+        outputs, self._outputs = self._outputs, []
+        return [Record(output) for output in outputs]
+
+    def _count(self, total: TokenUsage, last: TokenUsage) -> Notify:
+        """Set the thread's total, and tell it."""
+        self._thread.total = total
+        usage = {"total": _usage(total), "last": _usage(last), "modelContextWindow": self._window}
+        return Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage))
 
     def _tell_limits(self) -> list[TurnCommand]:
         limits, self._limits = self._limits, None
@@ -361,11 +369,13 @@ class Turn:
         self._thread.status = kind
         return Notify("thread/status/changed", {"threadId": self._thread.id, "status": {"type": kind}})
 
-    def _read_state(self) -> Notify:
+    def _read_state(self) -> list[TurnCommand]:
+        if self._thread.ephemeral:  # nobody can come back to read it (observed)
+            return []
         self._thread.first_unread = self._thread.first_unread or self.id
         unread = {"type": "turn", "turnId": self._thread.first_unread}
         state = {"firstUnread": unread, "revision": self._new_id()}
-        return Notify("thread/readState/changed", {"threadId": self._thread.id, "readState": state})
+        return [Notify("thread/readState/changed", {"threadId": self._thread.id, "readState": state})]
 
     def _about(self, **more: Any) -> dict[str, Any]:
         """Params that name the thread and the turn, in the original's order."""
@@ -442,7 +452,7 @@ def _error(text: str, info: Any, details: str | None = None) -> dict[str, Any]:
     return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
 
 
-def _usage(usage: Any) -> dict[str, int]:
+def _usage(usage: TokenUsage) -> dict[str, int]:
     return {
         "totalTokens": usage.total,
         "inputTokens": usage.input,

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import json
+import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from agent.model.wire import (
 
 if TYPE_CHECKING:
     import aiohttp
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 15.0
 JSON_TIMEOUT_S = 20.0
@@ -85,6 +88,14 @@ class HttpClient:
             return response.status, json.loads(content)
         except ValueError:
             return response.status, None
+
+    async def post_json_tunnelled(self, url: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """(status, answer) of a host whose own certificate is expected; (0, None) if it gave none."""
+        try:
+            return await self.request_json("POST", url, body, tunnelled=True)
+        except StreamBroken as exc:
+            logger.warning("%s", exc)
+            return 0, None
 
     async def respond(
         self,

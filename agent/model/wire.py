@@ -397,13 +397,20 @@ def history_item(item: Item) -> Item:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """May this failure be retried, and how is it told to a client? `info` is the original's codexErrorInfo."""
+    """May this failure be retried, and how is it told to a client?
+
+    Args:
+        info: The original's codexErrorInfo.
+        tells_limits: The rate limits that came with the failure are told.
+        window_full: The input has filled the context window.
+    """
 
     retryable: bool
     message: str
     info: Any = "other"
     retry_after_s: float | None = None
     tells_limits: bool = False
+    window_full: bool = False
 
 
 def judge(failed: UpstreamError | StreamBroken) -> Retry:
@@ -415,7 +422,7 @@ def judge(failed: UpstreamError | StreamBroken) -> Retry:
         return Retry(False, _usage_limit_text(failed.resets_at), "usageLimitExceeded", tells_limits=True)
     if code == _CONTEXT_FULL:
         text = "The input no longer fits the model's context window; start a new thread or shorten the history."
-        return Retry(False, text, "contextWindowExceeded")
+        return Retry(False, text, "contextWindowExceeded", window_full=True)
     if code == "incomplete":
         return Retry(False, failed.message)
     if status == 401:

@@ -13,7 +13,8 @@ from typing import Any
 from agent.auth import Account, Auth, AuthFailed
 from agent.core.session import Core, ThreadNotFound, TurnNotRunning
 from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
-from agent.model.catalog import EFFORTS, Catalog, Model
+from agent.model.catalog import EFFORTS, Model
+from agent.model.models import Models
 from agent.model.wire import Item
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
@@ -30,7 +31,6 @@ class AgentMethods:
     Args:
         config: config.toml with the overrides, as plain data.
         origin: The ChatGPT origin.
-        catalog: Awaited for the models, which the service may list.
     """
 
     def __init__(
@@ -42,8 +42,7 @@ class AgentMethods:
         config: dict[str, Any],
         origin: str,
         originator: Callable[[], str],
-        catalog: Callable[[], Any],
-        default_model: Callable[[], str],
+        models: Models,
         now_s: Callable[[], int],
     ) -> None:
         self._core = core
@@ -52,8 +51,7 @@ class AgentMethods:
         self._config = config
         self._origin = origin
         self._originator = originator
-        self._catalog = catalog
-        self._default_model = default_model
+        self._models = models
         self._now_s = now_s
 
     def table(self) -> Methods:
@@ -102,7 +100,7 @@ class AgentMethods:
         }
 
     async def _model_list(self, connection: Connection, params: ModelList) -> Answer:
-        catalog: Catalog = await self._catalog()
+        catalog = await self._models.ask()
         models = [model for model in catalog.models if params.include_hidden or not model.hidden]
         start = 0
         if params.cursor is not None:
@@ -125,7 +123,7 @@ class AgentMethods:
         thread = Thread(
             id=self._core.new_id(),
             cwd=_absolute(params.cwd),
-            model=params.model or defaults.model or self._default_model(),
+            model=params.model or defaults.model or self._models.known.default,
             originator=self._originator(),
             approval_policy=params.approval_policy or defaults.approval_policy or "on-request",
             sandbox=dict(SANDBOX_POLICIES[sandbox or "read-only"]),
