@@ -118,7 +118,10 @@ def _port(raw: Any) -> int:
 
 
 def _authorities(raw: Any) -> Path:
-    path = Path(_text(raw)).expanduser()
+    try:
+        path = Path(_text(raw)).expanduser()
+    except RuntimeError as exc:  # "~nobody/..."
+        raise ValueError(f"{raw!r} names a home directory that does not exist") from exc
     UpstreamMap.parse([], path)  # can it be read, and is it PEM?
     return path
 

@@ -151,6 +151,7 @@ class Connection:
                     await self._wakeup.wait()
         except ConnectionError as exc:
             logger.info("client %d does not read any more: %s", self.number, exc)
+            self.closed()  # it is not asked for anything from here on
             await self._stream.aclose()  # ends its reader too
 
 
@@ -178,7 +179,12 @@ class Connections:
         connection.closed()
 
     def subscribe(self, thread_id: str, connection: Connection) -> None:
-        """From now on `connection` gets the notifications of the thread, and may be asked for its tokens."""
+        """From now on `connection` gets the notifications of the thread, and may be asked for its tokens.
+
+        One that left while its request was handled follows nothing.
+        """
+        if connection.number not in self._live:
+            return
         self._threads.setdefault(thread_id, set()).add(connection.number)
 
     def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
