@@ -92,10 +92,12 @@ class Auth:
         key = content.get("OPENAI_API_KEY") if isinstance(content, dict) else None
         if isinstance(tokens, dict):
             for name in ("access_token", "refresh_token"):
-                if not isinstance(tokens.get(name), str) or not tokens[name].isascii():
+                if not _usable(tokens.get(name)):
                     raise AuthFailed(f"{str(self._path)!r} has no usable tokens.{name}; sign in again")
         elif not isinstance(key, str) or not key:
             raise AuthFailed(f"{str(self._path)!r} holds neither tokens nor an API key; sign in again")
+        elif not _usable(key):
+            raise AuthFailed(f"{str(self._path)!r} has no usable OPENAI_API_KEY; sign in again")
         self._content = content
 
     def account(self) -> Account | None:
@@ -158,9 +160,11 @@ class Auth:
             status, answer = await self._post_json(REFRESH_URL, body)
             if status in (400, 401, 403):
                 raise AuthFailed(f"the sign-in is no longer valid (the service answered {status}); sign in again")
-            if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
+            new: dict[str, Any] = {}
+            if status == 200 and isinstance(answer, dict):
+                new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
+            if "access_token" not in new or not all(_usable(token) for token in new.values()):
                 raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
-            new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
             self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": now}
             _replace(self._path, json.dumps(self._content, indent=2))
@@ -188,7 +192,14 @@ def _claims(token: object) -> dict[str, Any]:
 
 def _expires_at(token: str) -> float:
     expiry = _claims(token).get("exp")
-    return float(expiry) if isinstance(expiry, int | float) else float("inf")
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+        return float("inf")
+    return expiry
+
+
+def _usable(token: object) -> bool:
+    """Whether it can be sent in a header."""
+    return isinstance(token, str) and token != "" and token.isascii() and token.isprintable()
 
 
 def _optional(value: object) -> str | None:

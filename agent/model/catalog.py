@@ -72,8 +72,8 @@ class Catalog:
     @classmethod
     def from_service(cls, answer: Any) -> Self | None:
         """The service's list (`{"models": [...]}`); None where it gives none, so that ours stands."""
-        listed = answer.get("models") if isinstance(answer, dict) else None
-        models = [model for entry in listed or () if (model := _listed(entry)) is not None]
+        listed = _list(answer.get("models")) if isinstance(answer, dict) else []
+        models = [model for entry in listed if (model := _listed(entry)) is not None]
         return cls(models) if models else None
 
     def find(self, slug: str) -> Model:
@@ -92,9 +92,9 @@ class Catalog:
 def _listed(entry: Any) -> Model | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("slug"), str):
         return None
-    levels = entry.get("supported_reasoning_levels")
+    levels = _list(entry.get("supported_reasoning_levels"))
     efforts = tuple(
-        level["effort"] for level in levels or () if isinstance(level, dict) and isinstance(level.get("effort"), str)
+        level["effort"] for level in levels if isinstance(level, dict) and isinstance(level.get("effort"), str)
     )
     window = entry.get("context_window")
     default = entry.get("default_reasoning_level")
@@ -107,3 +107,7 @@ def _listed(entry: Any) -> Model | None:
         window=window if type(window) is int and window > 0 else DEFAULT_WINDOW,
         hidden=entry.get("visibility", "list") != "list",
     )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -79,9 +79,15 @@ class HttpClient:
         try:
             async with asyncio.timeout(JSON_TIMEOUT_S):
                 async with session.request(
-                    method, url, json=body, headers=headers, allow_redirects=False, ssl=context
+                    method,
+                    url,
+                    json=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    ssl=context,
+                    proxy_headers=_credentials(aiohttp, endpoint),
                 ) as response:
-                    content = await response.content.read(MAX_JSON_BYTES)
+                    content = await _read(response.content, MAX_JSON_BYTES)
         except (TimeoutError, OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"{method} {_host(url)} failed ({type(exc).__name__})") from exc
         try:
@@ -141,16 +147,24 @@ class HttpClient:
         self, url: str, headers: Mapping[str, str], content: bytes, idle_timeout_s: float
     ) -> AsyncGenerator[ResponseEvent]:
         aiohttp = await _aiohttp()
-        session, _ = await self._open(aiohttp)
+        session, endpoint = await self._open(aiohttp)
         decoder = SseDecoder()
+        posting = session.post(
+            url,
+            data=content,
+            headers=headers,
+            allow_redirects=False,
+            skip_auto_headers=("Accept-Encoding",),
+            proxy_headers=_credentials(aiohttp, endpoint),
+        )
         try:
-            async with session.post(
-                url, data=content, headers=headers, allow_redirects=False, skip_auto_headers=("Accept-Encoding",)
-            ) as response:
-                answered = {name.lower(): value for name, value in response.headers.items()}
-                if response.status != 200:
-                    text = (await response.content.read(MAX_ERROR_BODY_BYTES)).decode("utf-8", "replace")
-                    raise failure(response.status, answered, text)
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(idle_timeout_s):
+                    response = await stack.enter_async_context(posting)
+                    answered = {name.lower(): value for name, value in response.headers.items()}
+                    if response.status != 200:
+                        body = await _read(response.content, MAX_ERROR_BODY_BYTES)
+                        raise failure(response.status, answered, body.decode("utf-8", "replace"))
                 if "x-codex-turn-state" in answered:
                     yield TurnState(answered["x-codex-turn-state"])
                 yield LimitsSeen(parse_limits(answered))
@@ -187,12 +201,23 @@ class HttpClient:
                     connector=aiohttp.TCPConnector(ssl=endpoint.context, limit=0),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                     proxy=endpoint.url,
-                    # Not in the URL: aiohttp's error texts would print the secret.
-                    proxy_auth=aiohttp.BasicAuth(endpoint.user, endpoint.secret),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     trust_env=False,
                 )
         return self._session, endpoint
+
+
+def _credentials(aiohttp: Any, endpoint: ProxyEndpoint) -> dict[str, str]:
+    """For the proxy only, and not in its URL: aiohttp's error texts would print the secret."""
+    return {"Proxy-Authorization": aiohttp.encode_basic_auth(endpoint.user, endpoint.secret)}
+
+
+async def _read(content: "aiohttp.StreamReader", max_bytes: int) -> bytes:
+    """The body, or as much of it as is allowed; aiohttp's own read(n) gives what has arrived so far."""
+    body = bytearray()
+    while len(body) < max_bytes and (chunk := await content.readany()):
+        body += chunk
+    return bytes(body[:max_bytes])
 
 
 async def _aiohttp() -> Any:

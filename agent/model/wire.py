@@ -59,6 +59,7 @@ class ResponsesRequest:
                 "name": "codex_output_schema",
             }
         shape: Item = {
+            "service_tier": self.service_tier,
             "tools": list(self.tools),
             "tool_choice": "auto",
             "parallel_tool_calls": True,
@@ -68,14 +69,14 @@ class ResponsesRequest:
             "prompt_cache_key": self.thread_id,
             "text": text or None,
         }
-        if self.service_tier is not None:
-            shape["service_tier"] = self.service_tier
         return {"model": self.model, **{key: value for key, value in shape.items() if value is not None}}
 
     def body(self, new_input: tuple[Item, ...] | None = None, previous_response_id: str | None = None) -> Item:
         """The JSON body. With `new_input` only these items are sent, behind `previous_response_id`."""
         shape = self.shape()
         body: Item = {"model": shape.pop("model"), "stream": True}
+        if "service_tier" in shape:
+            body["service_tier"] = shape.pop("service_tier")
         if previous_response_id is not None:
             body["previous_response_id"] = previous_response_id
         body["input"] = list(self.input if new_input is None else new_input)
@@ -251,13 +252,13 @@ def parse_event(text: str | bytes) -> ResponseEvent | None:
     """
     try:
         event = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise StreamBroken("an event is not JSON") from exc
     if not isinstance(event, dict):
         raise StreamBroken("an event is not a JSON object")
     try:
         return _event(event)
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise StreamBroken(f"the event {event.get('type')!r} lacks {exc}") from exc
 
 
@@ -338,7 +339,7 @@ def failure(status: int | None, headers: Mapping[str, Any], body: str) -> Upstre
     lowered = {name.lower(): str(value) for name, value in headers.items()}
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     error = content.get("error") if isinstance(content, dict) else None
     error = error if isinstance(error, dict) else {}
@@ -436,9 +437,12 @@ def judge(failed: UpstreamError | StreamBroken) -> Retry:
 
 
 def _usage_limit_text(resets_at: int | None) -> str:
-    if resets_at is None:
-        return "The usage limit of this plan is reached; try again later."
     import datetime
 
-    when = datetime.datetime.fromtimestamp(resets_at, datetime.UTC)
+    try:
+        when = None if resets_at is None else datetime.datetime.fromtimestamp(resets_at, datetime.UTC)
+    except (OverflowError, ValueError, OSError):  # a number that is no date
+        when = None
+    if when is None:
+        return "The usage limit of this plan is reached; try again later."
     return f"The usage limit of this plan is reached; it resets at {when:%Y-%m-%d %H:%M} UTC."

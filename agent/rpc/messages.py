@@ -3,8 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from agent.rpc.serde_text import InvalidParams, invalid_type, missing_field, unknown_variant
-from agent.rpc.shapes import anything, count, flag, list_of, one_of, optional, params, table, tagged, text
+from agent.rpc.jsonrpc import MISSING
+from agent.rpc.serde_text import InvalidParams, invalid_type
+from agent.rpc.shapes import (
+    anything,
+    count,
+    flag,
+    list_of,
+    one_of,
+    optional,
+    params,
+    table,
+    tag,
+    tagged,
+    text,
+    variant,
+)
 
 _POLICIES = ("untrusted", "on-request", "granular", "never")
 _SANDBOXES = ("dangerFullAccess", "readOnly", "externalSandbox", "workspaceWrite")
@@ -13,38 +27,30 @@ _EFFORT_SUMMARIES = ("auto", "concise", "detailed", "none")
 
 def _approval_policy(value: Any) -> Any:
     """A policy's name, or {"granular": {...}}."""
-    if isinstance(value, str):
-        if value not in _POLICIES or value == "granular":
-            raise InvalidParams(unknown_variant(value, _POLICIES))
-        return value
-    if isinstance(value, dict) and len(value) == 1:
-        name = next(iter(value))
-        if name != "granular":
-            raise InvalidParams(unknown_variant(str(name), _POLICIES))
-        if not isinstance(value[name], dict):
-            raise InvalidParams(invalid_type(value[name], "struct variant AskForApproval::Granular"))
-        return value
-    raise InvalidParams(invalid_type(value, "string or map"))
+    name, content = variant(value, _POLICIES)
+    if name != "granular":
+        return one_of(*_POLICIES)(value)
+    if content is MISSING:
+        raise InvalidParams("invalid type: unit variant, expected struct variant")
+    if not isinstance(content, dict):
+        raise InvalidParams(invalid_type(content, "struct variant"))
+    return value
 
 
 def _sandbox_policy(value: Any) -> dict[str, Any]:
     """A legacy sandbox policy; which members fit which type is judged where it is enforced."""
-    if not isinstance(value, dict):
-        raise InvalidParams(invalid_type(value, "internally tagged enum SandboxPolicy"))
-    if "type" not in value:
-        raise InvalidParams(missing_field("type"))
-    if value["type"] not in _SANDBOXES:
-        raise InvalidParams(unknown_variant(str(value["type"]), _SANDBOXES))
-    return value
+    kind = tag(value, _SANDBOXES, "SandboxPolicyDeserialize")
+    return {**value, "type": kind}
 
 
+_DETAIL = optional(one_of("auto", "low", "high", "original"))
 # One element of a turn's input, as the client sent it: known members only, `type` first. The protocol has one member
 # in snake case, among camel case ones.
-_USER_INPUT = tagged(
+_TAGGED_INPUT = tagged(
     {
         "text": {"text": text, "text_elements": list_of(table)},
-        "image": {"url": optional(text), "fileId": optional(text), "detail": optional(text)},
-        "localImage": {"path": text, "detail": optional(text)},
+        "image": {"url": anything, "fileId": anything, "detail": _DETAIL},
+        "localImage": {"path": text, "detail": _DETAIL},
         "audio": {"url": optional(text), "fileId": optional(text)},
         "localAudio": {"path": text},
         "skill": {"name": text, "path": text},
@@ -59,6 +65,16 @@ _USER_INPUT = tagged(
     },
     "UserInput",
 )
+
+
+def _user_input(value: Any) -> dict[str, Any]:
+    given: dict[str, Any] = _TAGGED_INPUT(value)
+    if given["type"] == "image":
+        sources = [name for name in ("url", "fileId") if isinstance(given.get(name), str)]
+        if not sources:
+            raise InvalidParams("data did not match any variant of untagged enum ImageReference")
+        return {name: one for name, one in given.items() if name in ("type", "detail", sources[0])}
+    return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +156,7 @@ class ThreadStart:
 
 @dataclass(frozen=True, slots=True)
 class TurnStart:
-    """`input` is a list of user inputs, each with a `type` (see _USER_INPUT)."""
+    """`input` is a list of user inputs, each with a `type` (see _TAGGED_INPUT)."""
 
     thread_id: str
     input: list[dict[str, Any]]
@@ -152,13 +168,13 @@ class TurnStart:
     effort: str | None
     summary: str | None
     service_tier: str | None
-    output_schema: dict[str, Any] | None
+    output_schema: Any
 
     @classmethod
     def parse(cls, value: Any) -> "TurnStart":
         known = {
             "threadId": text,
-            "input": list_of(_USER_INPUT),
+            "input": list_of(_user_input),
             "clientUserMessageId": optional(text),
             "cwd": optional(text),
             "approvalPolicy": optional(_approval_policy),
@@ -167,7 +183,7 @@ class TurnStart:
             "effort": optional(text),
             "summary": optional(one_of(*_EFFORT_SUMMARIES)),
             "serviceTier": optional(text),
-            "outputSchema": optional(table),
+            "outputSchema": anything,
         }
         given = params(value, "TurnStartParams", known, ("threadId", "input"))
         return cls(
@@ -197,7 +213,7 @@ class TurnSteer:
         known = {
             "threadId": text,
             "expectedTurnId": text,
-            "input": list_of(_USER_INPUT),
+            "input": list_of(_user_input),
             "clientUserMessageId": optional(text),
         }
         given = params(value, "TurnSteerParams", known, ("threadId", "input", "expectedTurnId"))

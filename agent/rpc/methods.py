@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import mimetypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,12 @@ class AgentMethods:
         models = [model for model in catalog.models if params.include_hidden or not model.hidden]
         start = 0
         if params.cursor is not None:
-            if not (params.cursor.isascii() and params.cursor.isdecimal() and int(params.cursor) <= len(models)):
+            if re.fullmatch(r"\+?[0-9]{1,19}", params.cursor) is None:
                 raise RequestFailed(INVALID_REQUEST, f"invalid cursor: {params.cursor}")
             start = int(params.cursor)
-        end = len(models) if not params.limit else min(start + params.limit, len(models))
+            if start > len(models):
+                raise RequestFailed(INVALID_REQUEST, f"cursor {start} exceeds total models {len(models)}")
+        end = len(models) if params.limit is None else min(start + max(params.limit, 1), len(models))
         page = [_model_wire(model, catalog.default) for model in models[start:end]]
         return Answer({"data": page, "nextCursor": None if end == len(models) else str(end)})
 
@@ -180,6 +183,9 @@ class AgentMethods:
         item = _user_message(params.input)
         turn_id, client_id = params.expected_turn_id, params.client_user_message_id
         with _domain_errors(params.thread_id):
+            self._core.thread(params.thread_id)
+            if not turn_id:
+                raise RequestFailed(INVALID_REQUEST, "expectedTurnId must not be empty")
             self._core.steer(params.thread_id, turn_id, params.input, item, client_id)
         return Answer({"turnId": params.expected_turn_id})
 

@@ -20,11 +20,18 @@ def kind_of(value: Any) -> str:
         case float():
             return f"floating point `{value}`"
         case str():
-            return f'string "{value}"'
+            return f"string {_quoted(value)}"
         case list():
             return "sequence"
         case _:
             return "map"
+
+
+def _quoted(text: str) -> str:
+    """As Rust shows a string."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
+    shown = (escapes.get(one) or (one if one.isprintable() else f"\\u{{{ord(one):x}}}") for one in text)
+    return f'"{"".join(shown)}"'
 
 
 def missing_field(name: str) -> str:

@@ -4,7 +4,7 @@ Ours and not pydantic: the texts and their order are serde's without a translati
 first few methods costs a fifth of the time to the first turn (94 ms measured, of 470).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.rpc.jsonrpc import MISSING
@@ -54,13 +54,28 @@ def optional(shape: Shape) -> Shape:
     return lambda value: None if value is None else shape(value)
 
 
+def variant(value: Any, names: Sequence[str]) -> tuple[str, Any]:
+    """One of these strings, or an object whose only member is named so: (name, content; MISSING for a string)."""
+    content: Any = MISSING
+    if isinstance(value, dict):
+        if len(value) != 1:
+            raise InvalidParams("invalid value: map, expected map with a single key")
+        ((value, content),) = value.items()
+    elif not isinstance(value, str):
+        raise InvalidParams(invalid_type(value, "string or map"))
+    if value not in names:
+        raise InvalidParams(unknown_variant(value, names))
+    return value, content
+
+
 def one_of(*names: str) -> Shape:
-    """One of these strings."""
+    """One of these strings; `{"name": null}` is one too, as for serde."""
 
     def check(value: Any) -> str:
-        if text(value) not in names:
-            raise InvalidParams(unknown_variant(value, names))
-        return str(value)
+        name, content = variant(value, names)
+        if content is not MISSING and content is not None:
+            raise InvalidParams(invalid_type(content, "unit"))
+        return name
 
     return check
 
@@ -85,16 +100,28 @@ def tagged(variants: Mapping[str, Mapping[str, Shape]], required: Mapping[str, t
     """
 
     def check(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise InvalidParams(invalid_type(value, f"internally tagged enum {name}"))
-        if "type" not in value:
-            raise InvalidParams(missing_field("type"))
-        kind = text(value["type"])
-        if kind not in variants:
-            raise InvalidParams(unknown_variant(kind, variants))
+        kind = tag(value, tuple(variants), name)
         return {"type": kind, **members(value, variants[kind], required.get(kind, ()))}
 
     return check
+
+
+def tag(value: Any, names: Sequence[str], enum: str) -> str:
+    """The variant that the `type` of an object names, also by its number, as for serde."""
+    if not isinstance(value, dict):
+        raise InvalidParams(invalid_type(value, f"internally tagged enum {enum}"))
+    if "type" not in value:
+        raise InvalidParams(missing_field("type"))
+    kind = value["type"]
+    if type(kind) is int and kind >= 0:
+        if kind >= len(names):
+            raise InvalidParams(f"invalid value: integer `{kind}`, expected variant index 0 <= i < {len(names)}")
+        return names[kind]
+    if not isinstance(kind, str):
+        raise InvalidParams(invalid_type(kind, "variant identifier"))
+    if kind not in names:
+        raise InvalidParams(unknown_variant(kind, names))
+    return kind
 
 
 def members(value: Mapping[str, Any], known: Mapping[str, Shape], required: tuple[str, ...]) -> dict[str, Any]:
@@ -115,7 +142,7 @@ def params(value: Any, struct: str, known: Mapping[str, Shape], required: tuple[
     Raises:
         InvalidParams: With the text of the original, without its "Invalid request: ".
     """
-    if value is MISSING:
+    if value is MISSING or value is None:
         raise InvalidParams(missing_field("params"))
     if isinstance(value, list):
         raise InvalidParams(f"invalid length {len(value)}, expected struct {struct}")

@@ -1,0 +1,59 @@
+"""UUIDv7 as RFC 9562 5.7 lays it out."""
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.ids import uuid7
+from agent.core.session import Core, ModelFacts
+
+MILLISECONDS = st.integers(0, 2**48 - 1)
+RANDOM = st.binary(min_size=10, max_size=10)
+
+
+@given(MILLISECONDS, RANDOM)
+def test_version_variant_and_time_are_where_the_rfc_puts_them(unix_ms, random):
+    value = uuid.UUID(uuid7(unix_ms, random))
+
+    assert value.version == 7
+    assert value.variant == uuid.RFC_4122
+    assert value.int >> 80 == unix_ms
+
+
+@given(MILLISECONDS, RANDOM)
+def test_all_random_bits_but_version_and_variant_are_kept(unix_ms, random):
+    low_80 = uuid.UUID(uuid7(unix_ms, random)).int & (1 << 80) - 1
+    free = ~(0xF << 76 | 0x3 << 62) & (1 << 80) - 1
+
+    assert low_80 & free == int.from_bytes(random) & free
+
+
+@given(MILLISECONDS, MILLISECONDS, RANDOM, RANDOM)
+def test_ids_sort_by_their_time(early, late, first, second):
+    if early > late:
+        early, late = late, early
+    if early < late:
+        assert uuid7(early, first) < uuid7(late, second)
+
+
+def test_the_example_of_the_rfc():
+    """RFC 9562, A.6."""
+    random = (0xCC3 << 64 | 0b10 << 62 | 0x18C4DC0C0C07398F).to_bytes(10)
+
+    assert uuid7(0x017F22E279B0, random) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+def test_the_ids_of_a_core_are_uuid7_of_now_and_never_the_same():
+    def unused(*_):
+        raise AssertionError
+
+    facts = ModelFacts("low", 1)
+    core = Core(
+        open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation", stream_retries=5
+    )
+    ids = [core.new_id() for _ in range(1000)]
+
+    assert len(set(ids)) == 1000
+    assert {uuid.UUID(one).version for one in ids} == {7}
+    assert uuid.UUID(ids[0]).int >> 80 <= uuid.UUID(ids[-1]).int >> 80

@@ -1,0 +1,703 @@
+"""The model client against the stand-in of ChatGPT, through the real proxy.
+
+What is sent when, over which transport, with whose token and with how many questions for attestation
+(facts/protocol.md 5).
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import traceback
+
+import pytest
+
+from agent.core.thread import message
+from agent.model.client import Budgets
+from agent.model.wire import Completed, Created, StreamBroken, TurnState, Unavailable, UpstreamError
+from proxy.standins.chatgpt import auth_json
+from tests.agent.model.chatgpt_behind_proxy import (
+    IDENTITY,
+    RESPONSES,
+    brief,
+    conversation,
+    text_of,
+    world,
+    write_auth,
+)
+
+EXPIRED = dt.timedelta(seconds=-60)
+KEY = {"OPENAI_API_KEY": "sk-stand-in-4711"}
+ONE_TWO = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
+
+
+def bearers(requests):
+    return [request.values("authorization")[0].removeprefix("Bearer ") for request in requests]
+
+
+@contextlib.asynccontextmanager
+async def talking(tmp_path, *faults, answers=ONE_TWO, **options):
+    """A world and one conversation in it."""
+    async with world(tmp_path, answers=answers, faults=faults, **options) as here:
+        async with conversation(here.client) as talk:
+            yield here, talk
+
+
+# WebSocket
+
+
+def test_a_prewarmed_thread_continues_by_response_id_and_sends_only_what_is_new(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.prewarm()
+            assert [await talk.say("hello"), await talk.say("again")] == ["one", "two"]
+
+            assert [brief(body) for body in here.bodies(prewarm=True)] == [
+                (None, ["BASE"]),
+                ("resp_0001", ["hello"]),
+                ("resp_0002", ["again"]),
+            ]
+            assert here.bodies(prewarm=True)[0]["generate"] is False
+            assert len(here.requests()) == 1 and here.tokens.threads == ["thread-1"]
+
+    run(scenario())
+
+
+def test_a_turn_that_comes_before_the_prewarm_is_answered_waits_for_it(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            here.service.event_delay_s = 0.02
+            warming = asyncio.create_task(talk.prewarm())
+            await here.service.wait_for(1, "message")
+            assert await talk.say() == "one"
+            await warming
+
+            assert [brief(body) for body in here.bodies(prewarm=True)] == [
+                (None, ["BASE"]),
+                ("resp_0001", ["hello"]),
+            ]
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
+def test_a_thread_without_a_prewarm_sends_all_of_its_input_first(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say()
+            assert [brief(body) for body in here.bodies()] == [(None, ["BASE", "hello"])]
+
+    run(scenario())
+
+
+def test_outputs_of_tools_continue_the_response_that_called_them(run, tmp_path):
+    """ws_prewarm_then_tool."""
+
+    async def scenario():
+        call = {"call": {"name": "x", "arguments": {}}}
+        async with talking(tmp_path, answers=[call, {"text": "done"}]) as (here, talk):
+            await talk.say()
+            talk.history.append({"type": "function_call_output", "call_id": "call_0001", "output": "no"})
+            assert await talk.say(None) == "done"
+
+            second = here.bodies()[1]
+            assert second["previous_response_id"] == "resp_0001"
+            assert [item["type"] for item in second["input"]] == ["function_call_output"]
+
+    run(scenario())
+
+
+def test_a_handshake_says_who_and_which_thread_it_is_for(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say()
+            (handshake,) = here.requests()
+            assert here.auth_file["tokens"]["access_token"] == bearers([handshake])[0]
+
+        wanted = {
+            "chatgpt-account-id": "acc-1",
+            "user-agent": IDENTITY.user_agent,
+            "originator": "codex_desktop",
+            "openai-beta": "responses_websockets=2026-02-06",
+            "version": "0.169.0",
+            "x-client-request-id": "thread-1",
+            "session-id": "thread-1",
+            "thread-id": "thread-1",
+            "x-codex-window-id": "thread-1:0",
+            "x-codex-turn-metadata": '{"request_kind":"turn"}',
+            "x-codex-routing-hint": "model=gpt-5.5",
+            "x-oai-attestation": '{"v":1,"s":0,"t":"token-1"}',
+        }
+        assert {name: handshake.values(name) for name in wanted} == {name: [value] for name, value in wanted.items()}
+        assert handshake.is_websocket and handshake.path == RESPONSES
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "gpt-6-sol"},
+        {"effort": "high"},
+        {"summary": "auto"},
+        {"output_schema": {}},
+        {"service_tier": "priority"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_request_of_another_shape_sends_all_of_its_input_on_the_same_socket(change, run, tmp_path):
+    """turn_options."""
+
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say("hello")
+            await talk.say("again", **change)
+            await talk.say("more", **change)
+
+            assert [brief(body) for body in here.bodies()][1:] == [
+                (None, ["BASE", "hello", "one", "again"]),
+                ("resp_0002", ["more"]),
+            ]
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
+def test_a_history_that_was_changed_is_sent_whole(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say("hello")
+            talk.history[1] = message("user", "edited")
+            await talk.say("again")
+
+            assert brief(here.bodies()[1]) == (None, ["BASE", "edited", "one", "again"])
+
+    run(scenario())
+
+
+def test_a_stream_that_was_given_up_costs_the_socket_and_the_next_request_sends_everything(run, tmp_path):
+    """turn_interrupt."""
+
+    async def scenario():
+        async with talking(tmp_path, "websocket:stall:1") as (here, talk):
+            async with contextlib.aclosing(talk.session.stream(talk.request("long job"))) as events:
+                assert isinstance(await anext(events), Created)
+            assert await talk.say("after interrupt") == "two"
+
+            assert brief(here.bodies()[1]) == (None, ["BASE", "long job", "after interrupt"])
+            assert len(here.requests()) == 2 == here.tokens.asked
+            await here.service.wait_for(1, "closed")
+
+    run(scenario())
+
+
+def test_a_caller_that_leaves_at_the_end_of_a_response_keeps_the_socket(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            async with contextlib.aclosing(talk.session.stream(talk.request("hello"))) as events:
+                async for event in events:
+                    if isinstance(event, Completed):
+                        break
+            await talk.say("again")
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
+def test_a_socket_that_was_closed_between_turns_is_opened_again_without_a_word(run, tmp_path):
+    """ws_closed_between_turns: a new handshake, a new token, all of the input."""
+
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say("hello")
+            await here.service.__aexit__(None, None, None)  # it restarts, on the same port
+            await here.service.__aenter__()
+            await here.stage.reported(1)
+            for _ in range(100):  # the end of the socket has left the proxy; let it arrive
+                await asyncio.sleep(0)
+            assert await talk.say("again") == "two"
+
+            assert brief(here.bodies()[1]) == (None, ["BASE", "hello", "one", "again"])
+            assert [one.values("x-oai-attestation") for one in here.requests()] == [
+                ['{"v":1,"s":0,"t":"token-1"}'],
+                ['{"v":1,"s":0,"t":"token-2"}'],
+            ]
+
+    run(scenario())
+
+
+def test_a_failed_prewarm_is_silent_and_the_turn_does_without(run, tmp_path):
+    """err_ws_handshake_500."""
+
+    async def scenario():
+        async with talking(tmp_path, "websocket:500:1") as (here, talk):
+            await talk.prewarm()
+            assert await talk.say() == "one"
+            assert [brief(body) for body in here.bodies(prewarm=True)] == [(None, ["BASE", "hello"])]
+
+    run(scenario())
+
+
+def test_threads_have_sockets_of_their_own(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk), conversation(here.client, "thread-2") as other:
+            await asyncio.gather(talk.say("hello"), other.say("other"))
+            assert sorted(request.values("thread-id")[0] for request in here.requests()) == ["thread-1", "thread-2"]
+            assert sorted(here.tokens.threads) == ["thread-1", "thread-2"]
+
+    run(scenario())
+
+
+def test_the_requests_of_one_thread_go_one_after_the_other(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            here.service.event_delay_s = 0.01
+            one, two = talk.request("hello"), talk.request("again")
+
+            async def take(request):
+                async with contextlib.aclosing(talk.session.stream(request)) as events:
+                    return text_of([event async for event in events])
+
+            assert await asyncio.gather(take(one), take(two)) == ["one", "two"]
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
+def test_closing_a_session_closes_its_socket_in_order(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            await talk.say()
+            await talk.session.aclose()
+            await here.service.wait_for(1, "closed")
+            assert [one.status for one in here.service.received if one.kind == "closed"] == [1000]
+            await talk.session.aclose()
+
+    run(scenario())
+
+
+# POST
+
+
+def test_a_426_means_post_at_once_and_for_the_rest_of_the_thread(run, tmp_path):
+    """plain_turn_http: no second handshake, all of the input each time, compressed, a token for each."""
+
+    async def scenario():
+        async with talking(tmp_path, "websocket:426") as (here, talk):
+            await talk.prewarm()
+            assert talk.session.transport == "http"
+            assert [await talk.say("hello"), await talk.say("again")] == ["one", "two"]
+
+            assert len(here.requests(websocket=True)) == 1
+            posts = here.requests(websocket=False)
+            assert [brief(post.body) for post in posts] == [
+                (None, ["BASE", "hello"]),
+                (None, ["BASE", "hello", "one", "again"]),
+            ]
+            assert [post.values("content-encoding") for post in posts] == [["zstd"], ["zstd"]]
+            assert [post.values("x-oai-attestation") for post in posts] == [
+                ['{"v":1,"s":0,"t":"token-2"}'],
+                ['{"v":1,"s":0,"t":"token-3"}'],
+            ]
+            assert here.tokens.threads == ["thread-1"] * 3
+
+    run(scenario())
+
+
+def test_a_426_in_a_turn_is_answered_by_a_post_in_the_same_request(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "websocket:426") as (here, talk):
+            assert await talk.say() == "one"
+            assert [one.is_websocket for one in here.requests()] == [True, False]
+
+    run(scenario())
+
+
+def test_there_is_nothing_to_warm_on_a_post(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            talk.session.use_http()
+            await talk.prewarm()
+            assert not here.service.received and here.tokens.asked == 0
+
+    run(scenario())
+
+
+def test_a_post_says_who_and_which_thread_it_is_for(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            talk.session.use_http()
+            await talk.say()
+            (post,) = here.requests()
+
+        assert post.values("thread-id") == post.values("session-id") == ["thread-1"]
+        assert post.values("accept") == ["text/event-stream"]
+        assert post.values("content-type") == ["application/json"]
+        assert post.values("user-agent") == [IDENTITY.user_agent]
+        assert post.values("openai-beta") == []
+        assert post.values("chatgpt-account-id") == ["acc-1"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("times, asked", [(1, 2), (2, 3)])
+def test_a_failing_service_is_posted_to_again_each_time_with_a_token_of_its_own(times, asked, run, tmp_path):
+    """err_http_500; the original would send the same token again."""
+
+    async def scenario():
+        async with talking(tmp_path, f"post:500:{times}") as (here, talk):
+            talk.session.use_http()
+            assert await talk.say() == "one"
+
+            posts = here.requests()
+            assert len(posts) == asked == here.tokens.asked
+            values = [post.values("x-oai-attestation")[0] for post in posts]
+            assert len(set(values)) == asked
+            assert len({json.dumps(post.body) for post in posts}) == 1
+
+    run(scenario())
+
+
+def test_a_service_that_keeps_failing_is_given_up_after_the_budget(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "post:503") as (here, talk):
+            talk.session.use_http()
+            with pytest.raises(UpstreamError) as failed:
+                await talk.say()
+            assert failed.value.status == 503
+            assert len(here.requests()) == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("status", [400, 404, 429])
+def test_other_refusals_are_not_posted_again(status, run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, f"post:{status}:1") as (here, talk):
+            talk.session.use_http()
+            with pytest.raises(UpstreamError, match=f"asked for a {status}") as failed:
+                await talk.say()
+            assert failed.value.status == status
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
+# What goes wrong inside a stream
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+@pytest.mark.parametrize(
+    "fault, raised, said",
+    [
+        ("cut", StreamBroken, "closed|broke off|ended"),
+        ("garbage", StreamBroken, "not JSON"),
+        ("bad-frame", StreamBroken, "closed|broke off"),
+        ("failed", UpstreamError, "the stand-in failed"),
+        ("error-500", UpstreamError, "the stand-in failed"),
+        ("context", UpstreamError, "the input is too long"),
+        ("incomplete", UpstreamError, "content_filter"),
+        ("stall", StreamBroken, "idle timeout"),
+    ],
+)
+def test_a_broken_stream_is_told_once_and_the_next_request_sends_everything(
+    fault, raised, said, transport, run, tmp_path
+):
+    async def scenario():
+        async with talking(tmp_path, f"{transport}:{fault}:1") as (here, talk):
+            patient = here.client.budgets
+            if fault == "stall":
+                here.client.budgets = Budgets(request_retries=0, idle_timeout_s=0.7)
+            if transport == "post":
+                talk.session.use_http()
+            with pytest.raises(raised, match=said):
+                await talk.say("hello")
+            here.client.budgets = patient
+            assert await talk.say(None) == "two"
+
+            assert [brief(body) for body in here.bodies()] == [(None, ["BASE", "hello"])] * 2
+            assert len(here.requests()) == 2 == here.tokens.asked
+
+    run(scenario())
+
+
+def test_a_handshake_that_is_reset_fails_once_and_the_next_one_works(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "websocket:reset:1") as (here, talk):
+            with pytest.raises(UpstreamError) as failed:
+                await talk.say("hello")
+            assert failed.value.status == 502
+            assert await talk.say(None) == "one"
+            assert here.tokens.asked == 2
+
+    run(scenario())
+
+
+def test_a_post_that_is_reset_is_posted_again(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "post:reset:1") as (here, talk):
+            talk.session.use_http()
+            assert await talk.say("hello") == "one"
+            assert len(here.requests()) == 2 == here.tokens.asked
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_a_spent_plan_is_told_with_its_limits(transport, run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, f"{transport}:usage-limit:1") as (_, talk):
+            if transport == "post":
+                talk.session.use_http()
+            with pytest.raises(UpstreamError, match="^limit$") as failed:
+                await talk.say()
+
+        assert (failed.value.status, failed.value.code) == (429, "usage_limit_reached")
+        assert failed.value.resets_at == 1999999999
+        assert (failed.value.limits.primary.used_percent, failed.value.limits.primary.minutes) == (100, 300)
+
+    run(scenario())
+
+
+def test_slow_but_steady_events_are_not_idle(run, tmp_path):
+    async def scenario():
+        steady = Budgets(request_retries=0, idle_timeout_s=0.7)  # nine events take longer than that
+        words = [{"text": "a b c d e f"}] * 2
+        async with talking(tmp_path, budgets=steady, answers=words) as (here, talk):
+            here.service.event_delay_s = 0.1
+            assert await talk.say() == "a b c d e f"
+            talk.session.use_http()
+            assert await talk.say() == "a b c d e f"
+
+    run(scenario())
+
+
+# Credentials
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_the_first_401_is_tried_again_with_the_same_token(transport, run, tmp_path):
+    """err_ws_handshake_401."""
+
+    async def scenario():
+        async with talking(tmp_path, f"{transport}:401:1") as (here, talk):
+            if transport == "post":
+                talk.session.use_http()
+            assert await talk.say() == "one"
+
+            first, second = bearers(here.requests())
+            assert first == second
+            assert not here.requests("/oauth/token")
+            assert here.tokens.asked == 2
+
+    run(scenario())
+
+
+def test_a_token_that_somebody_else_refreshed_is_found_in_the_file(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "websocket:401:1") as (here, talk):
+            await here.client.auth.bearer()
+            newer = auth_json(dt.timedelta(hours=2))
+            write_auth(here.home, newer)
+            await talk.say()
+
+            assert bearers(here.requests())[1] == newer["tokens"]["access_token"]
+            assert bearers(here.requests())[0] != newer["tokens"]["access_token"]
+            assert not here.requests("/oauth/token")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_the_second_401_refreshes_the_token_through_the_tunnel(transport, run, tmp_path):
+    """err_http_401_refresh."""
+
+    async def scenario():
+        async with talking(tmp_path, f"{transport}:401:2") as (here, talk):
+            if transport == "post":
+                talk.session.use_http()
+            old = here.auth_file["tokens"]
+            assert await talk.say() == "one"
+
+            (refresh,) = here.requests("/oauth/token")
+            assert refresh.body == {
+                "client_id": "app_EMoamEEZ73f0CkXaXp7hrann",
+                "grant_type": "refresh_token",
+                "refresh_token": "stand-in-refresh-0",
+                "refresh_reason": "unauthorized_recovery",
+            }
+            assert refresh.values("host") == ["auth.openai.com"]
+            assert refresh.values("x-oai-attestation") == []
+            new = here.auth_file["tokens"]
+            assert new["access_token"] != old["access_token"] and new["refresh_token"] == "stand-in-refresh-1"
+            assert bearers(here.requests()) == [old["access_token"]] * 2 + [new["access_token"]]
+            assert here.tokens.asked == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_the_third_401_is_left_to_the_turn(transport, run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, f"{transport}:401") as (here, talk):
+            if transport == "post":
+                talk.session.use_http()
+            with pytest.raises(UpstreamError, match="asked for a 401") as failed:
+                await talk.say()
+            assert failed.value.status == 401
+            assert len(here.requests()) == 3 and len(here.requests("/oauth/token")) == 1
+
+    run(scenario())
+
+
+def test_a_token_that_has_expired_is_refreshed_before_anything_else(run, tmp_path):
+    """auth_expiring_token."""
+
+    async def scenario():
+        async with talking(tmp_path, auth=auth_json(EXPIRED)) as (here, talk):
+            await talk.prewarm()
+            await talk.say()
+
+            assert [one.path for one in here.service.received if one.kind == "request"] == ["/oauth/token", RESPONSES]
+            (refresh,) = here.requests("/oauth/token")
+            assert refresh.body["refresh_reason"] == "proactive_expiry"
+            assert bearers(here.requests()) == [here.auth_file["tokens"]["access_token"]]
+
+    run(scenario())
+
+
+def test_threads_that_find_the_same_token_expired_refresh_it_once(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, auth=auth_json(EXPIRED)) as (here, talk):
+            async with conversation(here.client, "thread-2") as second, conversation(here.client, "thread-3") as third:
+                await asyncio.gather(talk.say(), second.say(), third.say())
+            assert len(here.requests("/oauth/token")) == 1
+            assert len(set(bearers(here.requests()))) == 1
+
+    run(scenario())
+
+
+def test_a_sign_in_service_that_fails_leaves_the_retry_to_the_turn(run, tmp_path):
+    """err_401_refresh_fails."""
+
+    async def scenario():
+        async with talking(tmp_path, "websocket:401:2", "token:500:1") as (here, talk):
+            with pytest.raises(UpstreamError, match="the sign-in service answered 500") as failed:
+                await talk.say()
+            assert failed.value.status == 401
+            assert await talk.say(None) == "one"
+            assert len(here.requests("/oauth/token")) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refused_refresh_is_final(status, run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "websocket:401", f"token:{status}") as (_, talk):
+            with pytest.raises(Unavailable, match="sign in again") as failed:
+                await talk.say()
+            assert failed.value.info == "unauthorized"
+
+    run(scenario())
+
+
+def test_nobody_signed_in_is_said_before_anything_is_sent(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            (here.home / "auth.json").unlink()
+            with pytest.raises(Unavailable, match="nobody is signed in") as failed:
+                await talk.say()
+            assert failed.value.info == "unauthorized"
+            assert not here.service.received and here.tokens.asked == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_an_api_key_goes_to_the_public_api_without_attestation(transport, run, tmp_path):
+    """attestation_apikey: not asked, not stamped, not compressed."""
+
+    async def scenario():
+        async with talking(tmp_path, auth=KEY) as (here, talk):
+            if transport == "post":
+                talk.session.use_http()
+            await talk.prewarm()
+            assert await talk.say() == "one"
+
+            (request,) = here.requests("/v1/responses")
+            assert request.values("host") == ["api.openai.com"]
+            assert bearers([request]) == ["sk-stand-in-4711"]
+            assert request.values("x-oai-attestation") == request.values("chatgpt-account-id") == []
+            assert request.values("content-encoding") == []
+            assert here.tokens.asked == 0 and not here.requests(RESPONSES)
+
+    run(scenario())
+
+
+def test_an_api_key_that_is_refused_is_not_refreshed(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, "websocket:401", auth=KEY) as (here, talk):
+            with pytest.raises(UpstreamError) as failed:
+                await talk.say()
+            assert failed.value.status == 401
+            assert not here.requests("/oauth/token")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["websocket:401", "post:401", "websocket:reset", "websocket:cut", "post:cut"])
+def test_no_failure_shows_a_token(fault, run, tmp_path, caplog):
+    async def scenario():
+        async with talking(tmp_path, fault) as (here, talk):
+            if fault.startswith("post"):
+                talk.session.use_http()
+            secrets = [*here.auth_file["tokens"].values(), here.endpoint.secret]
+            with pytest.raises((StreamBroken, UpstreamError)) as failed:
+                await talk.say()
+            secrets += here.auth_file["tokens"].values()
+        told = "".join(traceback.format_exception(failed.value)) + repr(failed.value) + caplog.text
+        assert not [secret for secret in secrets if secret not in ("acc-1",) and secret in told]
+
+    run(scenario())
+
+
+# What the service wants back within a turn
+
+
+def test_the_turn_state_goes_back_as_a_header_of_a_post(run, tmp_path):
+    """turn_state_http."""
+
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            talk.session.use_http()
+            await talk.say("hello")
+            await talk.say("again", turn_state="TS-1")
+            await talk.say("more")
+            assert [one.values("x-codex-turn-state") for one in here.requests()] == [[], ["TS-1"], []]
+
+    run(scenario())
+
+
+def test_the_turn_state_goes_back_in_the_metadata_of_a_socket(run, tmp_path):
+    """turn_state_ws."""
+
+    async def scenario():
+        events = [
+            {"type": "response.created", "response": {"id": "resp_0001"}},
+            {"type": "response.metadata", "headers": {"x-codex-turn-state": "TS-1"}},
+            {"type": "response.completed", "response": {"id": "resp_0001"}},
+        ]
+        async with talking(tmp_path, answers=[{"events": events}]) as (here, talk):
+            assert TurnState("TS-1") in await talk.events("hello")
+            await talk.say("again", turn_state="TS-1")
+            await talk.say("more")
+
+            states = [body["client_metadata"].get("x-codex-turn-state") for body in here.bodies()]
+            assert states == [None, "TS-1", None]
+            assert here.requests()[0].values("x-codex-turn-state") == []
+            assert all(
+                body["client_metadata"]["x-codex-ws-stream-request-start-ms"].isdecimal() for body in here.bodies()
+            )
+
+    run(scenario())

@@ -1,0 +1,440 @@
+"""The words of the model service: what is sent, what is understood, and what a failure means."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.model.wire import (
+    Completed,
+    Created,
+    ItemAdded,
+    ItemDone,
+    LimitWindow,
+    RateLimits,
+    ResponsesRequest,
+    Retry,
+    StreamBroken,
+    SummaryDelta,
+    SummaryPartAdded,
+    TextDelta,
+    TokenUsage,
+    TurnState,
+    UpstreamError,
+    failure,
+    history_item,
+    judge,
+    parse_event,
+    parse_limits,
+    parse_usage,
+)
+
+GOLDENS = Path(__file__).parents[4] / "shared/protocol/goldens"
+NO_GOLDENS = f"the recordings of the original are not at {GOLDENS}"
+
+USAGE = {
+    "input_tokens": 100,
+    "input_tokens_details": {"cached_tokens": 40},
+    "output_tokens": 10,
+    "output_tokens_details": {"reasoning_tokens": 3},
+    "total_tokens": 110,
+}
+ITEM = {"type": "message", "role": "assistant", "id": "msg-2", "content": []}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=10,
+)
+TYPES = st.sampled_from(
+    [
+        "response.created",
+        "response.output_item.added",
+        "response.output_text.delta",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.output_item.done",
+        "response.completed",
+        "response.done",
+        "response.metadata",
+        "response.failed",
+        "response.incomplete",
+        "error",
+    ]
+)
+MEMBERS = st.fixed_dictionaries(
+    {"type": TYPES},
+    optional={
+        "response": JSON
+        | st.fixed_dictionaries({}, optional={"id": JSON, "usage": JSON, "error": JSON, "incomplete_details": JSON}),
+        "item": JSON | st.fixed_dictionaries({"type": JSON}),
+        "item_id": JSON,
+        "delta": JSON,
+        "summary_index": JSON,
+        "headers": JSON | st.dictionaries(st.sampled_from(["X-Codex-Turn-State", "retry-after"]), JSON),
+        "status": JSON,
+        "error": JSON | st.fixed_dictionaries({}, optional={"type": JSON, "message": JSON, "resets_at": JSON}),
+    },
+)
+
+
+def request(**changes):
+    settings = {
+        "model": "gpt-5.5",
+        "input": (ITEM, {"type": "message", "role": "user", "content": []}),
+        "thread_id": "thread-1",
+        "turn_metadata": "{}",
+        "client_metadata": {"thread_id": "thread-1"},
+        "effort": "low",
+    }
+    return ResponsesRequest(**settings | changes)
+
+
+def recorded(name, *kinds):
+    """What left the original in a recording: its model requests."""
+    lines = (json.loads(line) for line in (GOLDENS / f"{name}.jsonl").read_text("utf-8").splitlines())
+    sent = [line for line in lines if line.get("dir") == "out" and line["kind"] in kinds]
+    return [line.get("data") or line.get("body") for line in sent]
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    "event, understood",
+    [
+        ({"type": "response.created", "response": {"id": "resp-3"}}, Created("resp-3")),
+        ({"type": "response.output_item.added", "output_index": 0, "item": ITEM}, ItemAdded(ITEM)),
+        ({"type": "response.output_text.delta", "item_id": "msg-2", "delta": "Do"}, TextDelta("msg-2", "Do")),
+        (
+            {"type": "response.reasoning_summary_part.added", "item_id": "rs-1", "summary_index": 1},
+            SummaryPartAdded("rs-1", 1),
+        ),
+        (
+            {"type": "response.reasoning_summary_text.delta", "item_id": "rs-1", "summary_index": 1, "delta": "x"},
+            SummaryDelta("rs-1", 1, "x"),
+        ),
+        ({"type": "response.output_item.done", "item": ITEM}, ItemDone(ITEM)),
+        (
+            {"type": "response.completed", "response": {"id": "resp-3", "usage": USAGE}},
+            Completed("resp-3", TokenUsage(110, 100, 40, 10, 3)),
+        ),
+        ({"type": "response.completed", "response": {"id": "resp-3"}}, Completed("resp-3", None)),
+        ({"type": "response.done", "response": {}}, Completed("", None)),
+        ({"type": "response.metadata", "headers": {"X-Codex-Turn-State": "TS-1"}}, TurnState("TS-1")),
+        ({"type": "response.metadata", "headers": {"other": "x"}}, None),
+        ({"type": "response.metadata"}, None),
+        ({"type": "response.content_part.added", "part": {}}, None),
+        ({"type": "response.output_text.done", "text": "Done."}, None),
+        ({"type": "something.new"}, None),
+        ({"no": "type"}, None),
+    ],
+)
+def test_an_event_is_understood_or_passed_over(event, understood):
+    assert parse_event(json.dumps(event)) == understood
+    assert parse_event(json.dumps(event).encode()) == understood
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{not json",
+        "",
+        b"\xff\xfe",
+        "[]",
+        '"text"',
+        "null",
+        '{"type": "response.created"}',
+        '{"type": "response.created", "response": null}',
+        '{"type": "response.output_item.added"}',
+        '{"type": "response.output_item.done", "item": {"id": "no type"}}',
+        '{"type": "response.output_item.done", "item": "msg"}',
+        '{"type": "response.output_text.delta", "item_id": "msg-2"}',
+        '{"type": "response.output_text.delta", "item_id": "msg-2", "delta": 5}',
+        '{"type": "response.output_text.delta", "item_id": null, "delta": "x"}',
+        '{"type": "response.reasoning_summary_part.added", "summary_index": "many"}',
+        '{"type": "response.completed", "response": {"id": 5}}',
+        '{"type": "response.metadata", "headers": {"x-codex-turn-state": 5}}',
+        '{"type": "error", "headers": ["retry-after"]}',
+        pytest.param('{"type": "response.reasoning_summary_part.added", "summary_index": Infinity}', id="infinite"),
+        pytest.param("[" * 100_000, id="nested too deeply"),
+        pytest.param('{"n": ' + "9" * 5000 + "}", id="a number too long"),
+    ],
+)
+def test_an_event_that_lacks_what_it_promises_breaks_the_stream(text):
+    with pytest.raises(StreamBroken):
+        parse_event(text)
+
+
+@given(MEMBERS | JSON)
+@example({"type": "error", "status": True})
+def test_no_event_raises_anything_else(event):
+    """Whatever the service says is an event, a failure of the service, or a broken stream; never a bug of ours."""
+    try:
+        parse_event(json.dumps(event))
+    except (UpstreamError, StreamBroken) as exc:
+        judge(exc)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60))
+def test_no_text_raises_anything_else(text):
+    try:
+        parse_event(text)
+    except (UpstreamError, StreamBroken) as exc:
+        judge(exc)
+
+
+def test_a_failed_response_carries_the_words_of_the_service():
+    event = {"type": "response.failed", "response": {"id": "r1", "error": {"code": "server_error", "message": "boom"}}}
+    with pytest.raises(UpstreamError, match="^boom$") as failed:
+        parse_event(json.dumps(event))
+
+    assert (failed.value.code, failed.value.status) == ("server_error", None)
+
+
+def test_an_incomplete_response_names_its_reason():
+    event = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}
+    with pytest.raises(UpstreamError, match="^the response is incomplete: content_filter$") as failed:
+        parse_event(json.dumps(event))
+
+    assert failed.value.code == "incomplete"
+
+
+def test_an_error_event_is_read_like_an_http_answer():
+    """err_ws_429_usage."""
+    error = {"type": "usage_limit_reached", "message": "limit", "plan_type": "pro", "resets_at": 1999999999}
+    event = {"type": "error", "status": 429, "error": error, "headers": {"X-Codex-Primary-Used-Percent": "99.6"}}
+    with pytest.raises(UpstreamError, match="^limit$") as failed:
+        parse_event(json.dumps(event))
+
+    assert (failed.value.status, failed.value.code) == (429, "usage_limit_reached")
+    assert failed.value.resets_at == 1999999999
+    assert failed.value.limits == RateLimits(LimitWindow(100, None, None), None)
+
+
+# Usage, limits, failures
+
+
+@given(JSON)
+def test_usage_is_counted_from_whatever_is_there(usage):
+    counted = parse_usage(usage)
+
+    assert (counted is None) == (not isinstance(usage, dict))
+
+
+@pytest.mark.parametrize("usage", [{}, {"total_tokens": "110", "input_tokens_details": 5, "output_tokens": True}])
+def test_counts_that_are_no_numbers_are_nothing(usage):
+    assert parse_usage(usage) == TokenUsage()
+
+
+def test_limits_come_from_the_headers_of_both_windows():
+    headers = {
+        "x-codex-primary-used-percent": "12.5",
+        "x-codex-primary-window-minutes": "300",
+        "x-codex-primary-reset-at": "1999999999",
+        "x-codex-secondary-used-percent": "3",
+    }
+
+    assert parse_limits(headers) == RateLimits(LimitWindow(12, 300, 1999999999), LimitWindow(3, None, None))
+
+
+@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "-1", "1e30", "0x10"])
+def test_limits_that_are_no_numbers_are_unknown(text):
+    assert parse_limits({"x-codex-primary-used-percent": text}) == RateLimits()
+    limits = parse_limits({"x-codex-primary-used-percent": "1", "x-codex-primary-reset-at": text})
+    assert limits.primary == LimitWindow(1, None, None)
+
+
+@pytest.mark.parametrize(
+    "body, message, code",
+    [
+        ('{"error": {"type": "invalid_request", "message": "bad request"}}', "bad request", "invalid_request"),
+        ('{"error": {"code": "server_error", "message": " x "}}', "x", "server_error"),
+        ('{"detail": "upgrade required"}', "upgrade required", ""),
+        ('{"error": "plain"}', '{"error": "plain"}', ""),
+        ("", "no reason was given", ""),
+        ("[" * 100_000, "[" * 500, ""),
+        ("<html>" + "x" * 9000, "<html>" + "x" * 494, ""),
+    ],
+)  # fmt: skip
+def test_a_failure_speaks_with_the_services_words_and_not_with_whole_pages(body, message, code):
+    failed = failure(502, {}, body)
+
+    assert (failed.message, failed.code, failed.status) == (message, code, 502)
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("7", 7.0), ("1.5", 1.5), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-3", None), ("", None)]
+)
+def test_retry_after_is_a_number_of_seconds(text, seconds):
+    assert failure(429, {"Retry-After": text}, "").retry_after_s == seconds
+
+
+@given(st.none() | st.integers(), st.dictionaries(st.text(max_size=5), JSON), st.text() | JSON.map(json.dumps))
+def test_every_answer_is_some_failure(status, headers, body):
+    judge(failure(status, headers, body))
+
+
+# What a failure means: the table of retries
+
+
+@pytest.mark.parametrize(
+    "failed, retryable, info",
+    [
+        (StreamBroken("cut"), True, "other"),
+        (UpstreamError("x", status=401), True, "unauthorized"),
+        (UpstreamError("x", status=429), True, "rateLimitExceeded"),
+        (UpstreamError("x", status=500), True, "internalServerError"),
+        (UpstreamError("x", status=503), True, "internalServerError"),
+        (UpstreamError("x", code="server_error"), True, "internalServerError"),
+        (UpstreamError("x", status=400), False, "other"),
+        (UpstreamError("x", status=403), False, "other"),
+        (UpstreamError("x", code="incomplete"), False, "other"),
+        (UpstreamError("x", status=429, code="usage_limit_reached"), False, "usageLimitExceeded"),
+        (UpstreamError("x", code="context_length_exceeded"), False, "contextWindowExceeded"),
+        (UpstreamError("x", status=400, code="context_length_exceeded"), False, "contextWindowExceeded"),
+    ],
+)
+def test_a_failure_is_sorted_as_the_original_sorts_it(failed, retryable, info):
+    verdict = judge(failed)
+
+    assert (verdict.retryable, verdict.info) == (retryable, info)
+
+
+def test_only_limits_that_are_the_reason_are_told():
+    told = [
+        judge(StreamBroken("cut")).tells_limits,
+        judge(UpstreamError("x", status=429, code="usage_limit_reached")).tells_limits,
+        judge(UpstreamError("x", status=429)).tells_limits,
+        judge(UpstreamError("x", status=500)).tells_limits,
+    ]
+
+    assert told == [True, True, False, False]
+
+
+def test_the_wait_that_a_service_asks_for_is_kept():
+    assert judge(UpstreamError("x", status=429, retry_after_s=7.0)).retry_after_s == 7.0
+    assert judge(UpstreamError("x", status=503, retry_after_s=7.0)).retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    "resets_at, text",
+    [
+        (None, "The usage limit of this plan is reached; try again later."),
+        (1999999999, "The usage limit of this plan is reached; it resets at 2033-05-18 03:33 UTC."),
+        (10**18, "The usage limit of this plan is reached; try again later."),
+        (-(10**18), "The usage limit of this plan is reached; try again later."),
+    ],
+)
+def test_a_spent_plan_says_when_it_is_filled_again_if_that_is_a_date(resets_at, text):
+    spent = UpstreamError("limit", status=429, code="usage_limit_reached", resets_at=resets_at)
+
+    assert judge(spent) == Retry(False, text, "usageLimitExceeded", tells_limits=True)
+
+
+# What is sent
+
+
+def test_the_body_has_the_members_of_the_original_in_its_order():
+    body = request(verbosity="low", service_tier="priority").body()
+
+    assert list(body) == [
+        "model",
+        "stream",
+        "service_tier",
+        "input",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning",
+        "store",
+        "include",
+        "prompt_cache_key",
+        "text",
+        "client_metadata",
+    ]
+    assert body["reasoning"] == {"effort": "low"} and body["text"] == {"verbosity": "low"}
+    assert body["prompt_cache_key"] == "thread-1" and body["store"] is False and body["stream"] is True
+
+
+def test_a_delta_names_the_response_it_continues_in_front_of_its_input():
+    body = request().body((ITEM,), "resp-1")
+
+    assert list(body)[:4] == ["model", "stream", "previous_response_id", "input"]
+    assert body["previous_response_id"] == "resp-1" and body["input"] == [ITEM]
+    assert list(request().body())[:3] == ["model", "stream", "input"]
+
+
+def test_a_prewarm_says_so_in_front_of_the_metadata():
+    assert list(request(generate=False).body())[-2:] == ["generate", "client_metadata"]
+    assert request(generate=False).body()["generate"] is False
+    assert "generate" not in request().body()
+
+
+@pytest.mark.skipif(not GOLDENS.is_dir(), reason=NO_GOLDENS)
+@pytest.mark.parametrize(
+    "name, kind, changes",
+    [
+        ("plain_turn_ws", "ws-message", {}),
+        ("plain_turn_http", "http", {}),
+        ("plain_turn_http_classic", "http", {}),
+        ("turn_options", "ws-message", {"service_tier": "priority", "summary": "detailed"}),
+    ],
+)
+def test_the_order_of_the_members_is_that_of_every_recorded_request(name, kind, changes):
+    """The same members in the same order, of those that both have (some models of the original have no `tools`)."""
+    for theirs in recorded(name, kind):
+        known = request(generate="generate" not in theirs, **changes)
+        ours = known.body(None, theirs.get("previous_response_id"))
+        both = set(theirs) & set(ours)
+
+        assert [key for key in theirs if key in both] == [key for key in ours if key in both]
+        assert set(theirs) - set(ours) <= {"type", "service_tier"}
+        assert list(theirs["reasoning"])[:1] == list(ours["reasoning"])[:1] == ["effort"]
+
+
+@pytest.mark.skipif(not GOLDENS.is_dir(), reason=NO_GOLDENS)
+def test_an_output_schema_is_sent_as_the_original_sends_it():
+    theirs = recorded("turn_options", "ws-message")[1]
+    ours = request(
+        effort="high", summary="detailed", output_schema=theirs["text"]["format"]["schema"], verbosity="low"
+    ).body()
+
+    assert json.dumps(ours["text"]) == json.dumps(theirs["text"])
+    assert json.dumps(ours["reasoning"]) == json.dumps(theirs["reasoning"])
+    assert ours["include"] == theirs["include"]
+
+
+def test_without_reasoning_nothing_of_it_is_asked_for():
+    body = request(effort=None, verbosity=None).body()
+
+    assert "reasoning" not in body and "text" not in body and body["include"] == []
+
+
+def test_requests_of_one_shape_differ_only_in_what_they_say():
+    same = request(input=(), client_metadata={}, turn_metadata="x", generate=False, turn_state="TS")
+
+    assert request().shape() == same.shape()
+    for change in (
+        {"model": "x"},
+        {"effort": "high"},
+        {"summary": "auto"},
+        {"verbosity": "high"},
+        {"output_schema": {}},
+        {"service_tier": "priority"},
+        {"tools": ({},)},
+    ):
+        assert request().shape() != request(**change).shape(), change
+
+
+def test_the_history_keeps_an_item_without_its_id_and_status():
+    item = {"type": "reasoning", "id": "rs-1", "status": "completed", "encrypted_content": "x", "summary": []}
+
+    assert history_item(item) == {"type": "reasoning", "encrypted_content": "x", "summary": []}
+    assert item["id"] == "rs-1"
+
+
+def test_token_counts_add_up():
+    assert TokenUsage(1, 2, 3, 4, 5) + TokenUsage(10, 20, 30, 40, 50) == TokenUsage(11, 22, 33, 44, 55)

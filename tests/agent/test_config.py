@@ -1,0 +1,105 @@
+"""config.toml, `-c` and a request's `config`, as far as threads care."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import ConfigError, thread_defaults
+from agent.core.thread import ThreadDefaults
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    [
+        "model",
+        "model_provider",
+        "model_reasoning_effort",
+        "model_reasoning_summary",
+        "model_verbosity",
+        "approval_policy",
+        "sandbox_mode",
+        "service_tier",
+    ]
+)
+
+
+def test_an_empty_configuration_says_nothing_but_the_approval_policy():
+    assert thread_defaults({}, {}) == ThreadDefaults(approval_policy="on-request")
+
+
+def test_every_key_has_its_place():
+    config = {
+        "model": "gpt-5.5",
+        "model_reasoning_effort": "high",
+        "model_reasoning_summary": "detailed",
+        "model_verbosity": "high",
+        "approval_policy": "never",
+        "sandbox_mode": "workspace-write",
+        "service_tier": "fast",
+    }
+
+    assert thread_defaults(config, {}) == ThreadDefaults(
+        "gpt-5.5", "high", "detailed", "high", "never", "workspace-write", "fast"
+    )
+
+
+def test_a_request_overrides_the_file_key_by_key():
+    defaults = thread_defaults({"model": "a", "model_verbosity": "high"}, {"model": "b"})
+
+    assert (defaults.model, defaults.verbosity) == ("b", "high")
+
+
+def test_keys_of_the_original_that_are_none_of_ours_are_passed_over():
+    config = {"features": {"x": True}, "mcp_servers": {}, "projects": {"/": {"trust_level": "trusted"}}, "notify": 5}
+
+    assert thread_defaults(config, {"unknown": [1]}) == thread_defaults({}, {})
+
+
+@pytest.mark.parametrize("policy", ["untrusted", "on-request", "never", {"granular": {"rules": True}}])
+def test_an_approval_policy_is_a_name_or_a_granular_table(policy):
+    assert thread_defaults({"approval_policy": policy}, {}).approval_policy == policy
+
+
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ({"model": 5}, "model is 5: "),
+        ({"model": ""}, "model is '': "),
+        ({"model_reasoning_effort": ""}, "model_reasoning_effort is '': "),
+        ({"model_verbosity": "loud"}, "model_verbosity is 'loud': "),
+        ({"model_reasoning_summary": True}, "model_reasoning_summary is True: "),
+        ({"sandbox_mode": "off"}, "sandbox_mode is 'off': "),
+        ({"service_tier": 1}, "service_tier is 1: "),
+        ({"approval_policy": "granular"}, "approval_policy is 'granular': .*untrusted, on-request or never"),
+        ({"approval_policy": {"granular": 5}}, "approval_policy is "),
+        ({"approval_policy": None}, "approval_policy is None: "),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_named_with_its_value_and_the_rule(config, said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        thread_defaults(config, {})
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        thread_defaults({}, config)
+
+
+def test_a_provider_that_nobody_defined_is_refused_in_the_words_of_the_original():
+    """thread_start_options."""
+    with pytest.raises(ConfigError, match="^Model provider `nope` not found$"):
+        thread_defaults({}, {"model_provider": "nope"})
+
+
+def test_a_provider_that_the_user_defined_is_named_as_not_supported():
+    with pytest.raises(ConfigError, match="^Model provider `mine` is not supported by countersign; use `openai`$"):
+        thread_defaults({"model_provider": "mine", "model_providers": {"mine": {"base_url": "https://x"}}}, {})
+    assert thread_defaults({"model_provider": "openai", "model_providers": {"mine": {}}}, {}).model is None
+
+
+@given(st.dictionaries(KEYS | st.text(max_size=5), JSON, max_size=4), st.dictionaries(KEYS, JSON, max_size=2))
+def test_no_configuration_raises_anything_else(config, overrides):
+    try:
+        thread_defaults(config, overrides)
+    except ConfigError as exc:
+        assert str(exc)
