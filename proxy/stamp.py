@@ -112,9 +112,10 @@ class Stamper:
 
     async def _stamp(self, flow: http.HTTPFlow, record: _Record, native: str | None) -> Refused | None:
         """Set the header where it belongs. A returned refusal is answered instead of forwarding."""
-        if flow.request.is_http10 or flow.request.is_http11:
-            if flow.request.data.authority:
-                return Refused(400, "inside a tunnel the request target must be a path")
+        if flow.request.is_http10:  # no Host needed, no upgrade possible: nothing of the scope was written for it
+            return Refused(505, "inside a tunnel HTTP/1.1 or HTTP/2 must be spoken")
+        if flow.request.is_http11 and flow.request.data.authority:
+            return Refused(400, "inside a tunnel the request target must be a path")
         head = _head(flow.request, record.tunnel)
         record.is_upgrade = is_websocket_upgrade(head)
         decision = self._scope.decide(head)
@@ -269,7 +270,7 @@ def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:
         sni=tunnel.sni,
         method=raw.method,
         target=raw.path,
-        authority=None if request.is_http10 or request.is_http11 else raw.authority,
+        authority=None if request.is_http11 else raw.authority,
         headers=request.headers.fields,
     )
 

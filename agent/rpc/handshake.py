@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.rpc.jsonrpc import MISSING
-from agent.rpc.serde_text import InvalidParams, invalid_type, missing_field
+from agent.rpc.shapes import flag, list_of, optional, params, struct, text
 
 # Whose protocol we speak. Clients refuse servers that are older than what they need, and the back end lists models
 # by it, so it is the version of the original that we were compared with and not our own.
@@ -42,34 +41,40 @@ class Initialize:
     capabilities: Capabilities
 
 
-def parse_initialize(params: Any) -> Initialize:
+_CLIENT_INFO = struct(
+    "struct ClientInfo", 3, {"name": text, "title": optional(text), "version": text}, ("name", "version")
+)
+_CAPABILITIES = struct(
+    "struct InitializeCapabilities",
+    7,
+    {
+        "experimentalApi": flag,
+        "requestAttestation": flag,
+        "optOutNotificationMethods": optional(list_of(text)),
+    },
+)
+_INITIALIZE = struct(
+    "struct InitializeParams",
+    2,
+    {"clientInfo": _CLIENT_INFO, "capabilities": optional(_CAPABILITIES)},
+    ("clientInfo",),
+)
+
+
+def parse_initialize(value: Any) -> Initialize:
     """Check the parameters of `initialize`.
 
     Raises:
         InvalidParams: With the text of the original, without its "Invalid request: ".
     """
-    if params is MISSING:
-        raise InvalidParams(missing_field("params"))
-    members = _map(params, "struct InitializeParams")
-    info = _map(_required(members, "clientInfo"), "struct ClientInfo")
-    client = ClientInfo(
-        name=_string(_required(info, "name")),
-        version=_string(_required(info, "version")),
-        title=_optional_string(info.get("title")),
-    )
-    given = members.get("capabilities")
-    if given is None:
-        return Initialize(client, Capabilities())
-    capabilities = _map(given, "struct InitializeCapabilities")
-    methods = capabilities.get("optOutNotificationMethods")
-    if methods is not None and not isinstance(methods, list):
-        raise InvalidParams(invalid_type(methods, "a sequence"))
+    given = params(value, _INITIALIZE)
+    info, capabilities = given["clientInfo"], given.get("capabilities") or {}
     return Initialize(
-        client,
+        ClientInfo(info["name"], info["version"], info.get("title")),
         Capabilities(
-            experimental_api=_flag(capabilities, "experimentalApi"),
-            request_attestation=_flag(capabilities, "requestAttestation"),
-            opted_out=frozenset(_string(method) for method in methods or ()),
+            experimental_api=capabilities.get("experimentalApi", False),
+            request_attestation=capabilities.get("requestAttestation", False),
+            opted_out=frozenset(capabilities.get("optOutNotificationMethods") or ()),
         ),
     )
 
@@ -122,32 +127,3 @@ def describe_terminal(environ: Mapping[str, str]) -> str:
     program, version = environ.get("TERM_PROGRAM", ""), environ.get("TERM_PROGRAM_VERSION", "")
     name = f"{program}/{version}" if program and version else program or environ.get("TERM", "")
     return re.sub(r"[^A-Za-z0-9._/-]", "_", name) or "unknown"
-
-
-def _required(members: dict[str, Any], name: str) -> Any:
-    if name not in members:
-        raise InvalidParams(missing_field(name))
-    return members[name]
-
-
-def _map(value: Any, expected: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidParams(invalid_type(value, expected))
-    return value
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidParams(invalid_type(value, "a string"))
-    return value
-
-
-def _optional_string(value: Any) -> str | None:
-    return None if value is None else _string(value)
-
-
-def _flag(members: dict[str, Any], name: str) -> bool:
-    value = members.get(name, False)
-    if not isinstance(value, bool):
-        raise InvalidParams(invalid_type(value, "a boolean"))
-    return value

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.rpc.jsonrpc import MISSING
-from agent.rpc.serde_text import InvalidParams, invalid_type
+from agent.rpc.serde_text import InvalidParams
 from agent.rpc.shapes import (
     anything,
     count,
@@ -13,6 +13,8 @@ from agent.rpc.shapes import (
     one_of,
     optional,
     params,
+    size,
+    struct,
     table,
     tag,
     tagged,
@@ -23,6 +25,18 @@ from agent.rpc.shapes import (
 _POLICIES = ("untrusted", "on-request", "granular", "never")
 _SANDBOXES = ("dangerFullAccess", "readOnly", "externalSandbox", "workspaceWrite")
 _EFFORT_SUMMARIES = ("auto", "concise", "detailed", "none")
+_GRANULAR = struct(
+    "struct variant AskForApproval::Granular",
+    5,
+    {
+        "sandbox_approval": flag,
+        "rules": flag,
+        "skill_approval": flag,
+        "request_permissions": flag,
+        "mcp_elicitations": flag,
+    },
+    ("sandbox_approval", "rules", "mcp_elicitations"),
+)
 
 
 def _approval_policy(value: Any) -> Any:
@@ -32,9 +46,8 @@ def _approval_policy(value: Any) -> Any:
         return one_of(*_POLICIES)(value)
     if content is MISSING:
         raise InvalidParams("invalid type: unit variant, expected struct variant")
-    if not isinstance(content, dict):
-        raise InvalidParams(invalid_type(content, "struct variant"))
-    return value
+    unsaid = {"skill_approval": False, "request_permissions": False}
+    return {"granular": unsaid | _GRANULAR(content)}
 
 
 def _sandbox_policy(value: Any) -> dict[str, Any]:
@@ -43,12 +56,16 @@ def _sandbox_policy(value: Any) -> dict[str, Any]:
     return {**value, "type": kind}
 
 
+_BYTE_RANGE = struct("struct ByteRange", 2, {"start": size, "end": size}, ("start", "end"))
+_TEXT_ELEMENT = struct(
+    "struct TextElement", 2, {"byteRange": _BYTE_RANGE, "placeholder": optional(text)}, ("byteRange",)
+)
 _DETAIL = optional(one_of("auto", "low", "high", "original"))
 # One element of a turn's input, as the client sent it: known members only, `type` first. The protocol has one member
 # in snake case, among camel case ones.
 _TAGGED_INPUT = tagged(
     {
-        "text": {"text": text, "text_elements": list_of(table)},
+        "text": {"text": text, "text_elements": list_of(_TEXT_ELEMENT)},
         "image": {"url": anything, "fileId": anything, "detail": _DETAIL},
         "localImage": {"path": text, "detail": _DETAIL},
         "audio": {"url": optional(text), "fileId": optional(text)},
@@ -77,14 +94,22 @@ def _user_input(value: Any) -> dict[str, Any]:
     return given
 
 
+_GET_ACCOUNT = struct("struct GetAccountParams", 1, {"refreshToken": flag})
+
+
 @dataclass(frozen=True, slots=True)
 class AccountRead:
     refresh_token: bool
 
     @classmethod
     def parse(cls, value: Any) -> "AccountRead":
-        given = params(value, "GetAccountParams", {"refreshToken": flag})
+        given = params(value, _GET_ACCOUNT)
         return cls(given.get("refreshToken", False))
+
+
+_MODEL_LIST = struct(
+    "struct ModelListParams", 4, {"cursor": optional(text), "limit": optional(count), "includeHidden": optional(flag)}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +120,29 @@ class ModelList:
 
     @classmethod
     def parse(cls, value: Any) -> "ModelList":
-        known = {"cursor": optional(text), "limit": optional(count), "includeHidden": optional(flag)}
-        given = params(value, "ModelListParams", known)
+        given = params(value, _MODEL_LIST)
         return cls(given.get("cursor"), given.get("limit"), bool(given.get("includeHidden")))
+
+
+_THREAD_START = struct(
+    "struct ThreadStartParams",
+    27,
+    {
+        "cwd": optional(text),
+        "model": optional(text),
+        "modelProvider": optional(text),
+        "approvalPolicy": optional(_approval_policy),
+        "sandbox": optional(one_of("read-only", "workspace-write", "danger-full-access")),
+        "config": optional(table),
+        "baseInstructions": optional(text),
+        "developerInstructions": optional(text),
+        "ephemeral": optional(flag),
+        "serviceTier": optional(text),
+        "threadSource": optional(text),
+        "dynamicTools": optional(list_of(anything)),
+        "experimentalRawEvents": flag,
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +165,7 @@ class ThreadStart:
 
     @classmethod
     def parse(cls, value: Any) -> "ThreadStart":
-        known = {
-            "cwd": optional(text),
-            "model": optional(text),
-            "modelProvider": optional(text),
-            "approvalPolicy": optional(_approval_policy),
-            "sandbox": optional(one_of("read-only", "workspace-write", "danger-full-access")),
-            "config": optional(table),
-            "baseInstructions": optional(text),
-            "developerInstructions": optional(text),
-            "ephemeral": optional(flag),
-            "serviceTier": optional(text),
-            "threadSource": optional(text),
-            "dynamicTools": optional(list_of(anything)),
-            "experimentalRawEvents": flag,
-        }
-        given = params(value, "ThreadStartParams", known)
+        given = params(value, _THREAD_START)
         experimental = ("dynamicTools", "experimentalRawEvents")  # observed
         return cls(
             cwd=given.get("cwd"),
@@ -152,6 +182,26 @@ class ThreadStart:
             dynamic_tools=given.get("dynamicTools") or [],
             experimental=tuple(name for name in experimental if given.get(name) is not None),
         )
+
+
+_TURN_START = struct(
+    "struct TurnStartParams",
+    28,
+    {
+        "threadId": text,
+        "input": list_of(_user_input),
+        "clientUserMessageId": optional(text),
+        "cwd": optional(text),
+        "approvalPolicy": optional(_approval_policy),
+        "sandboxPolicy": optional(_sandbox_policy),
+        "model": optional(text),
+        "effort": optional(text),
+        "summary": optional(one_of(*_EFFORT_SUMMARIES)),
+        "serviceTier": optional(text),
+        "outputSchema": anything,
+    },
+    ("threadId", "input"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,20 +222,7 @@ class TurnStart:
 
     @classmethod
     def parse(cls, value: Any) -> "TurnStart":
-        known = {
-            "threadId": text,
-            "input": list_of(_user_input),
-            "clientUserMessageId": optional(text),
-            "cwd": optional(text),
-            "approvalPolicy": optional(_approval_policy),
-            "sandboxPolicy": optional(_sandbox_policy),
-            "model": optional(text),
-            "effort": optional(text),
-            "summary": optional(one_of(*_EFFORT_SUMMARIES)),
-            "serviceTier": optional(text),
-            "outputSchema": anything,
-        }
-        given = params(value, "TurnStartParams", known, ("threadId", "input"))
+        given = params(value, _TURN_START)
         return cls(
             thread_id=given["threadId"],
             input=given["input"],
@@ -201,6 +238,19 @@ class TurnStart:
         )
 
 
+_TURN_STEER = struct(
+    "struct TurnSteerParams",
+    7,
+    {
+        "threadId": text,
+        "expectedTurnId": text,
+        "input": list_of(_user_input),
+        "clientUserMessageId": optional(text),
+    },
+    ("threadId", "input", "expectedTurnId"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TurnSteer:
     thread_id: str
@@ -210,14 +260,11 @@ class TurnSteer:
 
     @classmethod
     def parse(cls, value: Any) -> "TurnSteer":
-        known = {
-            "threadId": text,
-            "expectedTurnId": text,
-            "input": list_of(_user_input),
-            "clientUserMessageId": optional(text),
-        }
-        given = params(value, "TurnSteerParams", known, ("threadId", "input", "expectedTurnId"))
+        given = params(value, _TURN_STEER)
         return cls(given["threadId"], given["expectedTurnId"], given["input"], given.get("clientUserMessageId"))
+
+
+_TURN_INTERRUPT = struct("struct TurnInterruptParams", 2, {"threadId": text, "turnId": text}, ("threadId", "turnId"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,5 +274,5 @@ class TurnInterrupt:
 
     @classmethod
     def parse(cls, value: Any) -> "TurnInterrupt":
-        given = params(value, "TurnInterruptParams", {"threadId": text, "turnId": text}, ("threadId", "turnId"))
+        given = params(value, _TURN_INTERRUPT)
         return cls(given["threadId"], given["turnId"])

@@ -37,6 +37,15 @@ def count(value: Any) -> int:
     return value
 
 
+def size(value: Any) -> int:
+    """An integer of 64 bits without a sign."""
+    if type(value) is not int:
+        raise InvalidParams(invalid_type(value, "usize"))
+    if not 0 <= value < 2**64:
+        raise InvalidParams(f"invalid value: integer `{value}`, expected usize")
+    return value
+
+
 def table(value: Any) -> dict[str, Any]:
     """An object of any members."""
     if not isinstance(value, dict):
@@ -136,16 +145,31 @@ def members(value: Mapping[str, Any], known: Mapping[str, Shape], required: tupl
     return checked
 
 
-def params(value: Any, struct: str, known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The parameters of a request: there must be some, and they must be an object.
+def struct(name: str, elements: int, known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
+    """An object with these members; a null member is not a missing one.
+
+    Args:
+        name: What serde calls it, with its kind: "struct ClientInfo".
+        elements: How many members the original knows; only its error for an array tells.
+    """
+
+    def check(value: Any) -> dict[str, Any]:
+        if isinstance(value, list):  # serde takes the members in order, too; nobody writes them so
+            raise InvalidParams(f"invalid length {len(value)}, expected {name} with {elements} elements")
+        if not isinstance(value, dict):
+            raise InvalidParams(invalid_type(value, name))
+        return members(value, known, required)
+
+    return check
+
+
+def params(value: Any, shape: Shape) -> dict[str, Any]:
+    """The parameters of a request, checked; there must be some.
 
     Raises:
         InvalidParams: With the text of the original, without its "Invalid request: ".
     """
     if value is MISSING or value is None:
         raise InvalidParams(missing_field("params"))
-    if isinstance(value, list):
-        raise InvalidParams(f"invalid length {len(value)}, expected struct {struct}")
-    if not isinstance(value, dict):
-        raise InvalidParams(invalid_type(value, f"struct {struct}"))
-    return members(value, known, required)
+    checked: dict[str, Any] = shape(value)
+    return checked

@@ -1,0 +1,499 @@
+"""Who may use the port, which targets it reaches, and what may be said inside a tunnel."""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import ssl
+
+import pytest
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from certs.trust import client_context
+from proxy.capture.exchange import Stamp, Transport
+from proxy.credentials import Credentials
+from proxy.gate import Gate, Tunnel
+from proxy.scope import Scope, Target
+from proxy.server import LOOPBACK
+from proxy.upstream import UpstreamMap
+from tests.loops import on_each_loop
+from tests.proxy.origin import Origin
+from tests.proxy.wire import ConnectionEnded, basic, connect_head, connected, dial, post, tunnel
+
+
+async def first_answer(it, request):
+    """What the bare port says to a first request, and whether it announces that it closes (and does)."""
+    async with await dial(it.proxy.port) as wire:
+        answer = await wire.exchange(request)
+        closes = answer.values(b"connection") == [b"close"]
+        return answer, closes and await wire.receive_rest() == b""
+
+
+def refused_and_silent(it):
+    """Nothing reached the upstream and nobody was asked for a token."""
+    return it.origin.visits == [] and it.tokens.asked == 0
+
+
+# Credentials
+
+
+def with_authorization(*values):
+    lines = b"".join(b"Proxy-Authorization: %s\r\n" % value for value in values)
+    return b"CONNECT chatgpt.com:443 HTTP/1.1\r\nHost: chatgpt.com:443\r\n" + lines + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda right: [],
+        lambda right: [b""],
+        lambda right: [b"Basic"],
+        lambda right: [b"Basic " + base64.b64encode(b"countersign:wrong-secret")],
+        lambda right: [right[:-2]],
+        lambda right: [right.replace(b"Basic", b"Bearer")],
+        lambda right: [right, right],  # which of two would another proxy have believed?
+        lambda right: [right, b"Basic x"],
+        lambda right: [right + b", " + right],
+        lambda right: [b"Basic \xff\xfe"],
+    ],
+)
+def test_without_the_credentials_of_the_run_the_answer_is_407_and_nothing_happens(run, stage, make):
+    async def scenario():
+        async with stage() as it:
+            answer, closed = await first_answer(it, with_authorization(*make(basic(it.proxy.credentials))))
+        assert answer.status == 407 and closed
+        assert answer.values(b"proxy-authenticate") == [b'Basic realm="countersign"']
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+def test_with_them_the_tunnel_is_open(run, stage):
+    """The negative control of the 407s."""
+
+    async def scenario():
+        async with stage() as it, await dial(it.proxy.port) as wire:
+            await wire.send(with_authorization(basic(it.proxy.credentials)))
+            assert (await wire.receive_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    run(scenario())
+
+
+def test_credentials_of_another_run_are_worth_nothing(run, stage):
+    async def scenario():
+        async with stage() as it:
+            answer, _ = await first_answer(it, with_authorization(basic(Credentials.random())))
+        assert answer.status == 407 and refused_and_silent(it)
+
+    run(scenario())
+
+
+def test_credentials_inside_the_tunnel_do_not_open_it(run, stage):
+    async def scenario():
+        async with stage() as it, await dial(it.proxy.port) as wire:
+            inner = f"Proxy-Authorization: {basic(it.proxy.credentials).decode()}"
+            answer = await wire.exchange(with_authorization() + post(headers=[inner]))
+            assert answer.status == 407 and await wire.receive_rest() == b""
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:22",
+        "127.0.0.1:443",
+        "127.1:443",
+        "[::1]:443",
+        "[::ffff:169.254.169.254]:443",
+        "169.254.169.254:80",
+        "0x7f.1:443",
+        "2130706433:443",
+        "10.1.2.3:443",
+        "0.0.0.0:443",
+        "localhost:443",
+        "localhost.:443",
+        "metadata.google.internal:443",
+        "chatgpt.com:22",
+        "chatgpt.com:80",
+        "chatgpt.com:8443",
+        "chatgpt.com.:443",
+        "evilchatgpt.com:443",
+        "chatgpt.com.evil.example:443",
+        "evil.example:443",
+        "example.com:443",
+    ],
+)
+def test_a_target_off_the_map_is_refused(run, stage, target):
+    async def scenario():
+        async with stage() as it:
+            answer, closed = await first_answer(it, connect_head(it.proxy, target))
+        assert answer.status == 403 and closed
+        assert b"--allow-host" in answer.body
+        assert refused_and_silent(it) and it.exchanges == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("spelling", ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f000001", "[::ffff:127.0.0.1]"])
+def test_the_proxy_cannot_be_reached_through_itself(run, stage, spelling):
+    """S8, the way of CVE-2025-23217: a local port trusts who comes from loopback."""
+
+    async def scenario():
+        async with stage(scope=Scope.of(allowed_hosts=["*"])) as it:
+            answer, _ = await first_answer(it, connect_head(it.proxy, f"{spelling}:{it.proxy.port}"))
+        assert answer.status == 403 and refused_and_silent(it)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "[::1]", "localhost", "[::ffff:127.0.0.1]"])
+def test_even_where_every_host_is_allowed_a_private_address_is_not_connected_to(run, stage, name):
+    async def scenario():
+        async with stage(scope=Scope.of(allowed_hosts=["*"])) as it:
+            answer, _ = await first_answer(it, connect_head(it.proxy, f"{name}:443"))
+        assert answer.status == 502 and b"public address" in answer.body
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+def test_a_scoped_name_that_resolves_to_loopback_is_not_connected_to(run, stage):
+    """S2: "localhost" stands for a name whose DNS answer was forged. Only the upstream map leads to loopback."""
+
+    async def scenario():
+        scope = Scope.of(["https://localhost"])
+        async with stage(scope=scope, mapped=()) as it:
+            answer, _ = await first_answer(it, connect_head(it.proxy, "localhost:443"))
+            assert answer.status == 502 and b"localhost does not resolve to a public address" in answer.body
+        async with stage(Origin(names=["localhost"]), scope=scope, mapped=("localhost",)) as mapped:
+            async with tunnel(mapped.proxy, "localhost") as wire:
+                assert (await wire.exchange(post(host="localhost"))).status == 200
+
+    run(scenario())
+
+
+def test_a_connect_that_failed_ends_its_connection(run, stage):
+    """A second CONNECT on it once crashed mitmproxy's handler and hung; a plain request was judged as in a tunnel."""
+
+    async def scenario():
+        scope = Scope.of(allowed_hosts=["localhost"])
+        plain = b"POST http://localhost/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        async with stage(scope=scope, mapped=("chatgpt.com",)) as it:
+            for second in (connect_head(it.proxy), plain):
+                answer, closed = await first_answer(it, connect_head(it.proxy, "localhost:443") + second)
+                assert answer.status == 502 and closed
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("resolved", "connected_to"),
+    [
+        (["104.18.32.47"], "104.18.32.47"),
+        (["104.18.32.47", "127.0.0.1"], "104.18.32.47"),
+        (["127.0.0.1", "10.0.0.1", "104.18.32.47"], "104.18.32.47"),
+        (["::1", "2606:4700::6812:202f"], "2606:4700::6812:202f"),
+        (["127.0.0.1"], None),
+        (["169.254.169.254", "::ffff:10.0.0.1", "fe80::1%2"], None),
+        ([], None),
+    ],
+)
+def test_of_the_addresses_of_a_name_only_a_public_one_is_connected_to_as_it_was_judged(
+    run, monkeypatch, resolved, connected_to
+):
+    """S2, S3: a name is resolved once, and what was judged is what is connected to; no second answer can slip in."""
+
+    async def scenario():
+        asked = []
+
+        async def getaddrinfo(host, port, **_):
+            asked.append(host)
+            return [(2, 1, 6, "", (address, port)) for address in resolved]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        client, server = Client(peername=(LOOPBACK, 5), sockname=(LOOPBACK, 1)), Server(address=("chatgpt.com", 443))
+        tunnels = {client.id: Tunnel(Target("chatgpt.com", 443), intercepted=True)}
+        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), tunnels, lambda _: None)
+        await gate.server_connect(ServerConnectionHookData(server=server, client=client))
+        assert asked == ["chatgpt.com"]
+        if connected_to is None:
+            assert server.error and "public address" in server.error
+        else:
+            assert server.error is None and server.address == (connected_to, 443)
+
+    run(scenario())
+
+
+def test_a_connection_upstream_without_an_admitted_connect_is_not_made(run):
+    async def scenario():
+        client, server = Client(peername=(LOOPBACK, 5), sockname=(LOOPBACK, 1)), Server(address=("chatgpt.com", 443))
+        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None)
+        await gate.server_connect(ServerConnectionHookData(server=server, client=client))
+        assert server.error == "no admitted CONNECT on this connection"
+
+    run(scenario())
+
+
+# Requests that are no CONNECT
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET / HTTP/1.1",
+        b"GET http://chatgpt.com/ HTTP/1.1",
+        b"POST https://chatgpt.com/backend-api/codex/responses HTTP/1.1",
+        b"POST /backend-api/codex/responses HTTP/1.1",
+        b"GET http://169.254.169.254/latest/meta-data/ HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"GET /backend-api/codex/responses HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket",
+    ],
+)
+def test_what_is_no_connect_is_answered_with_400_here(run, stage, request_line):
+    async def scenario():
+        async with stage() as it:
+            authorization = b"Proxy-Authorization: " + basic(it.proxy.credentials)
+            request = request_line + b"\r\nHost: chatgpt.com\r\n" + authorization + b"\r\nContent-Length: 0\r\n\r\n"
+            answer, closed = await first_answer(it, request)
+        assert answer.status == 400 and closed
+        assert not answer.values(b"server") and not answer.values(b"location")
+        assert not answer.values(b"access-control-allow-origin")
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x05\x01\x00",  # SOCKS
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT chatgpt.com HTTP/1.1\r\n\r\n",
+        b"CONNECT /backend-api/codex/responses HTTP/1.1\r\nHost: chatgpt.com\r\n\r\n",
+        b"connect chatgpt.com:443 HTTP/1.1\r\n\r\n",
+        b"\r\n\r\n\r\n",
+        b"garbage\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_nowhere(run, stage, first):
+    async def scenario():
+        async with stage() as it, await dial(it.proxy.port) as wire:
+            await wire.send(first)
+            await wire.end_writing()
+            text = await wire.receive_rest()
+            assert text == b"" or text.split()[1] in (b"400", b"407"), text
+        assert refused_and_silent(it)
+
+    run(scenario())
+
+
+# Peers
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1"])
+def test_a_loopback_peer_may_connect(peer):
+    assert judged(peer) is None
+
+
+@pytest.mark.parametrize("peer", ["192.168.1.7", "10.0.0.1", "8.8.8.8", "fe80::1%eth0", "2001:db8::1", "0.0.0.0", "::"])
+def test_another_peer_may_not(peer):
+    assert judged(peer) == "only loopback peers may connect"
+
+
+@pytest.mark.parametrize("peer", ["", "localhost", "/run/socket", "\x00"])
+def test_a_peer_whose_address_cannot_be_told_may_not_either(peer):
+    """The check once raised here, and mitmproxy goes on after a hook that raised."""
+    assert judged(peer) == "only loopback peers may connect"
+
+
+def judged(peer):
+    gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None)
+    client = Client(peername=(peer, 5), sockname=(LOOPBACK, 1))
+    gate.client_connected(client)
+    return client.error
+
+
+# Tunnels elsewhere
+
+
+@on_each_loop
+def test_a_host_off_the_scope_keeps_its_own_certificate_and_every_byte(run, stage):
+    async def scenario():
+        forged = post("/oauth/token", ["x-oai-attestation: of the client"], host="auth.openai.com")
+        async with stage(Origin(names=["auth.openai.com"])) as it:
+            async with tunnel(it.proxy, "auth.openai.com", trusted=it.origin.ca_pem) as wire:
+                assert (await wire.exchange(forged)).body == b"ok"
+            [exchange] = await it.reported()
+        assert it.origin.received == forged  # end to end: what is said there is not ours to change
+        assert it.tokens.asked == 0
+        assert (exchange.transport, exchange.stamp, exchange.host) == (
+            Transport.TUNNEL, Stamp.NOT_SCOPED, "auth.openai.com",
+        )  # fmt: skip
+
+    run(scenario())
+
+
+def test_a_host_in_scope_has_our_certificate_instead(run, stage):
+    """The negative control: the client trusts only the origin's own authority, as above."""
+
+    async def scenario():
+        async with stage() as it:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                async with tunnel(it.proxy, "chatgpt.com", trusted=it.origin.ca_pem):
+                    pass
+            async with tunnel(it.proxy, "chatgpt.com") as wire:
+                assert (await wire.exchange(post())).status == 200
+
+    run(scenario())
+
+
+def test_a_tunnel_elsewhere_need_not_be_tls(run, stage):
+    """It is the peer's business; the origin here speaks TLS and hangs up."""
+
+    async def scenario():
+        async with stage() as it, connected(it.proxy, "auth.openai.com:443") as wire:
+            await wire.send(b"not tls at all\r\n\r\n")
+            await wire.receive_rest()
+        assert it.origin.received == b"" and it.tokens.asked == 0
+
+    run(scenario())
+
+
+# Inside a tunnel to a scoped host
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        post(),
+        b"GET / HTTP/1.1\r\nHost: chatgpt.com\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",  # a handshake, and the server's side of it
+        b"\x15\x03\x01\x00\x02\x01\x00",  # an alert
+        b"\x16\x05\x00\x00\x05",  # no version of TLS
+        b"\x80\x2e\x01\x00\x02",  # SSL 2
+        b"\x00",
+    ],
+)
+def test_plain_text_in_a_tunnel_to_a_scoped_host_is_closed(run, stage, first):
+    async def scenario():
+        async with stage() as it, connected(it.proxy) as wire:
+            await wire.send(first)
+            assert await wire.receive_rest() == b""  # at once, and not when the client gives up
+        assert it.origin.received == b"" and it.tokens.asked == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("sni", [None, "evil.example", "a.chatgpt.com", "api.openai.com", "chatgpt.co"])
+def test_another_sni_in_a_tunnel_to_a_scoped_host_is_closed_without_a_certificate(run, stage, sni):
+    async def scenario():
+        context = client_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        async with stage() as it, connected(it.proxy) as wire:
+            with pytest.raises(ConnectionEnded):
+                await wire.start_tls(context, sni)
+        assert it.origin.received == b"" and it.tokens.asked == 0
+
+    run(scenario())
+
+
+def test_the_right_sni_in_another_case_is_served(run, stage):
+    async def scenario():
+        async with stage() as it, connected(it.proxy) as wire:
+            context = client_context(it.proxy.ca_pem)
+            context.check_hostname = False
+            await wire.start_tls(context, "ChatGPT.com")
+            assert (await wire.exchange(post())).status == 200
+        assert it.origin.snis == ["chatgpt.com"]  # upstream it is the name of the CONNECT, as it was admitted
+
+    run(scenario())
+
+
+@on_each_loop
+def test_a_client_hello_may_come_byte_by_byte(run, stage):
+    class Dripping:
+        """The writer of a connection that sends each byte by itself."""
+
+        def __init__(self, wire):
+            self._send = wire.send_below
+
+        async def send(self, content):
+            for octet in content:
+                await self._send(bytes([octet]))
+
+    async def scenario():
+        async with stage() as it, connected(it.proxy) as wire:
+            wire.send_below = Dripping(wire).send
+            context = client_context(it.proxy.ca_pem)
+            await wire.start_tls(context, "chatgpt.com")
+            assert (await wire.exchange(post())).status == 200
+
+    run(scenario())
+
+
+NAMES = {"chatgpt": "chatgpt.com", "evil": "evil.example", "absent": None}
+
+
+def client_hello(context, sni):
+    """The first bytes of a TLS client."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=sni).do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize(("connect", "sni", "host"), list(itertools.product(NAMES, repeat=3)))
+def test_of_27_combinations_of_connect_sni_and_host_only_one_is_stamped(run, stage, connect, sni, host):
+    """R3. The other host may be reached, and its tunnel is its own: nothing that is said there gets a stamp."""
+
+    async def scenario():
+        origin = Origin(names=["chatgpt.com", "evil.example"])
+        scope = Scope.of(allowed_hosts=["evil.example"])
+        async with stage(origin, scope=scope, mapped=("chatgpt.com", "evil.example")) as it:
+            context = client_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            lines = ["POST /backend-api/codex/responses HTTP/1.1", "Content-Length: 0"]
+            lines += [] if NAMES[host] is None else [f"Host: {NAMES[host]}"]
+            request = "".join(line + "\r\n" for line in lines).encode() + b"\r\n"
+            async with await dial(it.proxy.port) as wire:
+                if NAMES[connect] is None:
+                    await wire.send(request if NAMES[sni] is None else client_hello(context, NAMES[sni]))
+                    await wire.end_writing()
+                    await wire.receive_rest()
+                else:
+                    await wire.send(connect_head(it.proxy, f"{NAMES[connect]}:443"))
+                    await wire.receive_until(b"\r\n\r\n")
+                    with contextlib.suppress(ConnectionEnded, ssl.SSLError):
+                        await wire.start_tls(context, NAMES[sni])
+                        await wire.exchange(request)
+        stamps = [value for received in it.origin.requests for value in received.attestation]
+        if (connect, sni, host) == ("chatgpt", "chatgpt", "chatgpt"):
+            assert stamps == ['{"v":1,"s":0,"t":"token-1"}']
+        else:
+            assert stamps == [] and it.tokens.asked == 0
+            assert connect == "evil" or it.origin.received == b""
+
+    run(scenario())
+
+
+def test_a_gate_that_cannot_judge_refuses(run, stage):
+    class Broken(Scope):
+        def admits(self, target):
+            raise RuntimeError("the scope has a bug")
+
+    async def scenario():
+        async with stage(scope=Broken(Scope.of().origins, Scope.of().realtime)) as it:
+            answer, _ = await first_answer(it, connect_head(it.proxy))
+        assert answer.status == 502 and b"failed to judge" in answer.body
+        assert refused_and_silent(it)
+
+    run(scenario())
