@@ -195,7 +195,8 @@ def parse_origin(origin: str) -> Target:
     """ "https://chatgpt.com" -> Target("chatgpt.com", 443).
 
     Raises:
-        ValueError: Another scheme, credentials, a path, a trailing dot, a port out of range.
+        ValueError: Another scheme, credentials, a path, a trailing dot, a port out of range; an IP address, which no
+            client names in the SNI that the scope is judged by.
     """
     wanted = f"an origin must be https://HOST[:PORT], found {origin!r}"
     try:
@@ -210,7 +211,14 @@ def parse_origin(origin: str) -> Target:
     host = normal_host(parts.hostname)
     if host is None:
         raise ValueError(wanted)
+    if _is_address(host):
+        raise ValueError(f"an origin needs a host name and not an address, found {origin!r}")
     return Target(host, port)
+
+
+def _is_address(host: str) -> bool:
+    """Whether a normal host is an IP literal."""
+    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def normal_host(host: str) -> str | None:

@@ -42,6 +42,7 @@ class _Record:
     covered: Covered | None = None
     is_upgrade: bool = False
     stamp: Stamp = Stamp.NOT_SCOPED
+    is_sent: bool = False  # all of the request went upstream
     header: str | None = None  # stays in this module: an exchange gets its status and the length of its token
     thread_id: str | None = None
     waited_s: float | None = None
@@ -164,6 +165,8 @@ class Stamper:
     def request(self, flow: http.HTTPFlow) -> None:
         """The body is through. HTTP/2 trailers follow, which an upstream may merge into the headers."""
         try:
+            if (record := self._records.get(flow.id)) is not None:
+                record.is_sent = flow.response is None
             if flow.request.trailers:
                 for name in (ATTESTATION_HEADER, *_OURS_ALONE):
                     flow.request.trailers.pop(name, None)
@@ -178,6 +181,7 @@ class Stamper:
             if record is None or flow.response is None:
                 return
             record.first_byte_s = time.monotonic() - record.started
+            record.is_sent = True  # also when the upstream did not wait for the end of the body
             status = flow.response.status_code
             if status == 101 and not record.is_upgrade:
                 # Else mitmproxy would make a raw tunnel of the connection, past every check.
@@ -219,7 +223,10 @@ class Stamper:
     def _emit(
         self, record: _Record, request: http.Request | None, response: http.Response | None, error: str | None
     ) -> None:
-        opened = None if record.header is None else open_envelope(record.header)
+        stamp, header = record.stamp, record.header
+        if not record.is_sent and stamp not in (Stamp.REFUSED, Stamp.NOT_SCOPED):
+            stamp, header = Stamp.UNSENT, None  # what was set on it is no proof that it arrived
+        opened = None if header is None else open_envelope(header)
         route = record.covered.route if record.covered is not None else None
         if route is not None:
             transport = Transport(route.transport)
@@ -235,7 +242,7 @@ class Stamper:
                 method=_visible(request.data.method) if request is not None else "",
                 path=_visible(request.data.path.partition(b"?")[0]) if request is not None else "",
                 route=None if route is None else route.name,
-                stamp=record.stamp,
+                stamp=stamp,
                 attestation=opened.status if opened is not None else None,
                 token_bytes=len(opened.token or "") if opened is not None else 0,
                 thread_id=record.thread_id,

@@ -67,6 +67,10 @@ class TurnNotRunning(LookupError):
     """There is no such turn to steer or interrupt; the text is the original's."""
 
 
+class NothingToAdd(ValueError):
+    """Empty input for a turn that runs. A turn that begins may have none."""
+
+
 class Core:
     """All threads.
 
@@ -122,6 +126,7 @@ class Core:
 
         Raises:
             ThreadNotFound: There is no such thread.
+            NothingToAdd: A turn runs, and the input is empty.
         """
         return self._running(thread_id).start_turn(content, item, client_id, output_schema)
 
@@ -132,6 +137,7 @@ class Core:
 
         Raises:
             ThreadNotFound, TurnNotRunning: There is no such turn.
+            NothingToAdd: The input is empty.
         """
         self._running(thread_id).steer(turn_id, Steered(content, item, client_id))
 
@@ -201,7 +207,7 @@ class _Running:
         output_schema: Item | None,
     ) -> StartedTurn:
         if self._turn is not None:
-            self._perform_now(self._turn.receive(Steered(content, item, client_id), _now_ms()))
+            self._add(self._turn, Steered(content, item, client_id))
             return StartedTurn(self._turn.wire(), None)
         thread = self.thread
         turn = Turn(
@@ -226,7 +232,12 @@ class _Running:
             raise TurnNotRunning("no active turn to steer")
         if self._turn.id != turn_id:
             raise TurnNotRunning(f"expected active turn id `{turn_id}` but found `{self._turn.id}`")
-        self._perform_now(self._turn.receive(steered, _now_ms()))
+        self._add(self._turn, steered)
+
+    def _add(self, turn: Turn, steered: Steered) -> None:
+        if not steered.content:
+            raise NothingToAdd
+        self._perform_now(turn.receive(steered, _now_ms()))
 
     def interrupt(self, turn_id: str) -> Callable[[], None]:
         turn, task = self._turn, self._task

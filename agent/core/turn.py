@@ -123,7 +123,7 @@ class Turn:
     """A turn of `thread`, whose settings it reads and whose totals it updates.
 
     Args:
-        content: The user's input as the client sent it, for its userMessage item.
+        content: The user's input as the client sent it, for its userMessage item; without any there is none.
         item: The same as a Responses item.
         window: Tokens of input that clients are told the model has.
         retries: How often a broken stream is retried on each transport.
@@ -145,7 +145,7 @@ class Turn:
         self.id = id
         self.state: str | None = None  # what the service wants back within this turn
         self._thread = thread
-        self._inputs = [Steered(content, item, client_id)]
+        self._inputs = [Steered(content, item, client_id)] if content else []
         self._window = window
         self._retries = retries
         self._new_id = new_id

@@ -117,8 +117,9 @@ def describe_system(os_release: str, machine: str) -> str:
     """ "Debian 12.0.0; x86_64" from the text of /etc/os-release."""
     entries = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
     name = entries.get("NAME", "").strip('"').split(" ")[0] or "Unknown"
-    version = entries.get("VERSION_ID", "").strip('"') or "0"
-    parts = (version.split(".") + ["0", "0"])[:3]
+    numbers = entries.get("VERSION_ID", "").strip('"').split(".")
+    # Numbers, and not the text: "24.04" is 24.4.0 to the original.
+    parts = [str(int(number)) if number.isdecimal() else "0" for number in (*numbers, "", "")[:3]]
     return f"{name} {'.'.join(parts)}; {machine}"
 
 

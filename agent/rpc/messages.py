@@ -26,7 +26,7 @@ _POLICIES = ("untrusted", "on-request", "granular", "never")
 _SANDBOXES = ("dangerFullAccess", "readOnly", "externalSandbox", "workspaceWrite")
 _EFFORT_SUMMARIES = ("auto", "concise", "detailed", "none")
 _GRANULAR = struct(
-    "struct variant AskForApproval::Granular",
+    "struct variant",
     5,
     {
         "sandbox_approval": flag,

@@ -2,17 +2,17 @@
 
 import asyncio
 import base64
-import contextlib
 import importlib
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
-from agent.core.session import Core, ThreadNotFound, TurnNotRunning
+from agent.core.ids import parse_uuid
+from agent.core.session import Core, NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
@@ -167,43 +167,51 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
 
     async def _turn_start(self, connection: Connection, params: TurnStart) -> Answer:
-        with _domain_errors(params.thread_id):
-            thread = self._core.thread(params.thread_id)
         item = _user_message(params.input)
+        thread = self._thread(params.thread_id)
         if thread.status != "active":
             _override(thread, params)
         if not thread.preview:
             thread.preview = next((one["text"] for one in params.input if one["type"] == "text"), "")
-        started = self._core.start_turn(
-            thread.id, params.input, item, params.client_user_message_id, params.output_schema
-        )  # fmt: skip
+        try:
+            started = self._core.start_turn(
+                thread.id, params.input, item, params.client_user_message_id, params.output_schema
+            )  # fmt: skip
+        except NothingToAdd as exc:
+            raise RequestFailed(INTERNAL_ERROR, "failed to submit turn input: EmptyInput") from exc
         return Answer({"turn": started.wire}, started.begin)
 
     async def _turn_steer(self, connection: Connection, params: TurnSteer) -> Answer:
         item = _user_message(params.input)
-        turn_id, client_id = params.expected_turn_id, params.client_user_message_id
-        with _domain_errors(params.thread_id):
-            self._core.thread(params.thread_id)
-            if not turn_id:
-                raise RequestFailed(INVALID_REQUEST, "expectedTurnId must not be empty")
-            self._core.steer(params.thread_id, turn_id, params.input, item, client_id)
+        thread = self._thread(params.thread_id)
+        if not params.expected_turn_id:
+            raise RequestFailed(INVALID_REQUEST, "expectedTurnId must not be empty")
+        try:
+            self._core.steer(
+                thread.id, params.expected_turn_id, params.input, item, params.client_user_message_id
+            )  # fmt: skip
+        except TurnNotRunning as exc:
+            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+        except NothingToAdd as exc:
+            raise RequestFailed(INVALID_REQUEST, "input must not be empty") from exc
         return Answer({"turnId": params.expected_turn_id})
 
     async def _turn_interrupt(self, connection: Connection, params: TurnInterrupt) -> Answer:
-        with _domain_errors(params.thread_id):
-            stop = self._core.interrupt(params.thread_id, params.turn_id)
+        thread = self._thread(params.thread_id)
+        try:
+            stop = self._core.interrupt(thread.id, params.turn_id)
+        except TurnNotRunning as exc:
+            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
         return Answer({}, stop)
 
-
-@contextlib.contextmanager
-def _domain_errors(thread_id: str) -> Iterator[None]:
-    """The core's errors in the words of the original."""
-    try:
-        yield
-    except ThreadNotFound as exc:
-        raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}") from exc
-    except TurnNotRunning as exc:
-        raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+    def _thread(self, given_id: str) -> Thread:
+        """The thread that a client means, or the error it gets."""
+        try:
+            return self._core.thread(parse_uuid(given_id))
+        except ValueError as exc:
+            raise RequestFailed(INVALID_REQUEST, f"invalid thread id: {exc}") from exc
+        except ThreadNotFound as exc:
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
 
 
 def _user_message(given: list[dict[str, Any]]) -> Item:
@@ -251,6 +259,9 @@ def _input_part(given: dict[str, Any]) -> Item:
         case "image":
             if given.get("url") is None:
                 raise RequestFailed(INVALID_REQUEST, f"image input without a url is not supported by {NAME}")
+            if given["url"].lower().startswith(("http:", "https:")):
+                text = "remote image URLs are not supported; use an inline data URL instead"
+                raise RequestFailed(INVALID_REQUEST, text)
             return _image(given["url"], given.get("detail"))
         case "localImage":
             return _image(_data_url(given["path"]), given.get("detail"))

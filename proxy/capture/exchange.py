@@ -16,6 +16,7 @@ class Stamp(enum.StrEnum):
     FOREIGN = "foreign"  # the client's own value, left as it was, and no envelope
     ABSENT = "absent"  # in scope, and nobody to ask (or, when only observing, nothing there)
     REFUSED = "refused"  # answered here; nothing was sent upstream
+    UNSENT = "unsent"  # in scope, and the upstream or the client was gone before the request went out
 
 
 class Transport(enum.StrEnum):

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,23 +13,10 @@ from agent.standins.desktop import Script, connect, spawn
 from proxy.standins.answers import Answers
 from proxy.standins.chatgpt import ChatGPT
 from proxy.standins.faults import Fault
+from tests.interop.original import codex
 from tests.processes import COUNTERSIGN, World, attestations, finish, play, serving, world
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("codex")]
-
-
-def codex() -> str:
-    import codex_cli_bin
-
-    return str(codex_cli_bin.bundled_codex_path())
-
-
-@pytest.fixture
-def outside():
-    """A directory outside the temp directory, below which codex refuses to install its sandbox helper."""
-    base = "/var/tmp" if os.path.isdir("/var/tmp") else None
-    with tempfile.TemporaryDirectory(prefix="countersign-test-", dir=base) as name:
-        yield Path(name)
 
 
 @contextlib.asynccontextmanager

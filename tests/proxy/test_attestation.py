@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.attestation import (
     ATTESTATION_BUDGET_S,
-    MAX_TOKEN_BYTES,
+    MAX_HEADER_BYTES,
     AttestationMalformed,
     AttestationRefused,
     AttestationStatus,
@@ -24,6 +24,7 @@ from tests.loops import on_each_loop
 from tests.proxy.running import Tokens, failing, never
 
 SOON_S = 0.02
+LONGEST = MAX_HEADER_BYTES - len('{"v":1,"s":0,"t":""}')
 LONG_S = 20.0
 
 
@@ -80,9 +81,9 @@ def test_each_failure_is_a_value_too(run, provider, header):
 
 
 @pytest.mark.parametrize("lie", [None, 5, b"bytes", object()])
-def test_a_provider_that_returns_no_text_is_a_failure_and_not_an_exception(run, lie):
+def test_a_provider_that_returns_no_text_is_malformed_and_not_an_exception(run, lie):
     """It once raised a TypeError here, and the request was answered with 502."""
-    assert header_of(run, returning(lie)) == '{"v":1,"s":2}'
+    assert header_of(run, returning(lie)) == '{"v":1,"s":4}'
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,8 @@ def test_a_provider_that_returns_no_text_is_a_failure_and_not_an_exception(run, 
         "\x7f",  # DEL, which JSON does not escape
         "\x85",
         "\xa0",
-        "x" * (MAX_TOKEN_BYTES + 1),
+        "x" * (LONGEST + 1),
+        "\x01" * (LONGEST // 2),  # six bytes each, once escaped
     ],
 )
 def test_a_token_that_cannot_be_in_a_header_is_malformed(run, token):
@@ -103,7 +105,7 @@ def test_a_token_that_cannot_be_in_a_header_is_malformed(run, token):
 
 
 def test_the_longest_token_that_is_sent_is_just_below(run):
-    assert run(attest(returning("x" * MAX_TOKEN_BYTES), None, LONG_S)).status is AttestationStatus.OK
+    assert run(attest(returning("x" * LONGEST), None, LONG_S)).status is AttestationStatus.OK
 
 
 @on_each_loop

@@ -521,6 +521,8 @@ def test_an_origin_is_a_host_and_a_port(origin, target):
         "https://chatgpt.com:x",
         "https://[::1",
         "https://2130706433",
+        "https://127.0.0.1:8443",
+        "https://[::1]",
     ],
 )
 def test_what_is_no_origin_is_refused_with_its_text(origin):

@@ -8,7 +8,7 @@ from proxy.attestation import AttestationRefused, AttestationStatus, NoAttester
 from proxy.capture.exchange import Stamp
 from proxy.modes import OnFailure, StampMode
 from tests.loops import on_each_loop
-from tests.proxy.origin import Origin, echoing
+from tests.proxy.origin import OK, Origin, echoing
 from tests.proxy.running import Tokens, broken_scope, failing, never
 from tests.proxy.wire import post, tunnel, upgrade
 
@@ -408,6 +408,62 @@ def test_an_answer_that_is_cut_is_reported_as_an_error(run, stage):
                 assert (await wire.receive_rest()).endswith(b"\r\n\r\nhalf")  # what came is not held back
             [exchange] = await it.reported()
         assert exchange.status == 200 and exchange.error
+
+    run(scenario())
+
+
+@posted_and_upgraded
+def test_a_request_whose_client_left_while_a_token_was_awaited_is_no_attested_one(run, stage, request_with):
+    """A token that was made and went nowhere proves nothing."""
+
+    async def scenario():
+        left = asyncio.Event()
+
+        async def late(_):
+            await left.wait()
+            return "token-1"
+
+        async with stage(Origin(echoing), Tokens(late)) as it:
+            async with tunnel(it.proxy) as wire:
+                await wire.send(request_with())
+                await it.tokens.wait_for(1)
+            await asyncio.sleep(SOON_S)  # the proxy has seen it leave
+            left.set()
+            [exchange] = await it.reported()
+        assert (exchange.stamp, exchange.attested, exchange.token_bytes) == (Stamp.UNSENT, False, 0)
+        assert exchange.route == "responses" and exchange.error
+        assert it.origin.received == b""
+
+    run(scenario())
+
+
+def test_nor_is_one_that_found_the_upstream_gone(run, stage):
+    """The second request of a connection whose upstream went away in between."""
+
+    async def scenario():
+        async def once(visit):
+            await visit.body(await visit.head())
+            await visit.write(OK)
+
+        async with stage(Origin(once)) as it, tunnel(it.proxy) as wire:
+            assert (await wire.exchange(post())).status == 200
+            await it.origin.__aexit__(None, None, None)
+            assert (await wire.exchange(post())).status == 502
+            first, second = await it.reported(2)
+        assert first.attested and (second.stamp, second.attested) == (Stamp.UNSENT, False)
+
+    run(scenario())
+
+
+def test_one_that_was_sent_and_never_answered_is(run, stage):
+    async def scenario():
+        async def silent(visit):
+            await visit.body(await visit.head())
+
+        async with stage(Origin(silent)) as it, tunnel(it.proxy) as wire:
+            assert (await wire.exchange(post())).status == 502
+            [exchange] = await it.reported()
+        assert (exchange.stamp, exchange.status, exchange.attested) == (Stamp.STAMPED, None, True)
 
     run(scenario())
 

@@ -2,10 +2,11 @@
 
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.ids import uuid7
+from agent.core.ids import parse_uuid, uuid7
 from agent.core.session import Core, ModelFacts
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
@@ -57,3 +58,52 @@ def test_the_ids_of_a_core_are_uuid7_of_now_and_never_the_same():
     assert len(set(ids)) == 1000
     assert {uuid.UUID(one).version for one in ids} == {7}
     assert uuid.UUID(ids[0]).int >> 80 <= uuid.UUID(ids[-1]).int >> 80
+
+
+# Spellings of a UUID (the errors: observed of codex 0.169.0)
+
+USUAL = "01990000-0000-7000-8000-00000000000a"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        USUAL,
+        USUAL.upper(),
+        USUAL.replace("-", ""),
+        f"{{{USUAL}}}",
+        f"urn:uuid:{USUAL}",
+    ],
+)
+def test_all_spellings_of_a_uuid_are_the_usual_one(spelling):
+    assert parse_uuid(spelling) == USUAL
+
+
+EXPECTED = "expected an optional prefix of `urn:uuid:` followed by [0-9a-fA-F-]"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("nope", f"invalid character: {EXPECTED}, found `n` at 1"),
+        ("a \xe9", f"invalid character: {EXPECTED}, found ` ` at 2"),
+        (USUAL[:-1] + "g", f"invalid character: {EXPECTED}, found `g` at 36"),
+        ("{zz}", f"invalid character: {EXPECTED}, found `z` at 2"),
+        ("urn:uuid:zz", f"invalid character: {EXPECTED}, found `z` at 10"),
+        (f"URN:UUID:{USUAL}", f"invalid character: {EXPECTED}, found `U` at 1"),
+        ("", "invalid length: expected length 32 for simple format, found 0"),
+        ("0199", "invalid length: expected length 32 for simple format, found 4"),
+        ("0199-", "invalid group count: expected 5, found 2"),
+        ("a-b-c-d-e-f", "invalid group count: expected 5, found 6"),
+        ("{}", "invalid group count: expected 5, found 1"),
+        (f"{{{USUAL.replace('-', '')}}}", "invalid group count: expected 5, found 1"),
+        ("a-b-c-d-e", "invalid group length in group 0: expected 8, found 1"),
+        ("01990000-0000-7000-800-0000000000000", "invalid group length in group 3: expected 4, found 3"),
+        (USUAL + "0", "invalid group length in group 4: expected 12, found 13"),
+        ("\u0661" * 32, f"invalid character: {EXPECTED}, found `\u0661` at 1"),
+    ],
+)
+def test_what_is_no_uuid_says_why_in_the_words_of_the_original(text, reason):
+    with pytest.raises(ValueError) as refusal:
+        parse_uuid(text)
+    assert str(refusal.value) == reason

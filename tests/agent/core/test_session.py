@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from agent.core.session import Core, ModelFacts, ThreadNotFound, TurnNotRunning
+from agent.core.session import Core, ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.thread import message
 from agent.model.wire import (
     Created,
@@ -235,7 +235,10 @@ def test_steering_wants_the_turn_that_runs(run):
             await pause.reached.wait()
             with pytest.raises(TurnNotRunning, match=f"^expected active turn id `wrong` but found `{turn_id}`$"):
                 here.core.steer(ID, "wrong", [], message("user", "x"), None)
-            here.core.steer(ID, turn_id, [], message("user", "also B"), "cm-1")
+            with pytest.raises(NothingToAdd):
+                here.core.steer(ID, turn_id, [], message("user", ""), None)
+            more = [{"type": "text", "text": "also B"}]
+            here.core.steer(ID, turn_id, more, message("user", "also B"), "cm-1")
             pause.over.set()
             await here.audience.hears("turn/completed")
         assert model.inputs(2)[-1] == "user: also B"

@@ -26,7 +26,7 @@ async def nothing_loaded(connection, params):
 
 
 def loaded_list(params):
-    return shapes.params(params, "ThreadLoadedListParams with 2 elements", {})
+    return shapes.params(params, shapes.struct("struct ThreadLoadedListParams", 2, {}))
 
 
 METHODS = {"thread/loaded/list": Method(loaded_list, nothing_loaded)}

@@ -51,7 +51,8 @@ def test_a_client_that_says_nothing_of_its_capabilities_has_none(capabilities):
         (MISSING, "missing field `params`"),
         ({}, "missing field `clientInfo`"),
         ({"capabilities": {}}, "missing field `clientInfo`"),
-        (None, "invalid type: null, expected struct InitializeParams"),
+        (None, "missing field `params`"),
+        ([], "invalid length 0, expected struct InitializeParams with 2 elements"),
         ({"clientInfo": "x"}, 'invalid type: string "x", expected struct ClientInfo'),
         ({"clientInfo": {}}, "missing field `name`"),
         ({"clientInfo": {"name": "x"}}, "missing field `version`"),
@@ -80,7 +81,7 @@ def test_a_client_that_says_nothing_of_its_capabilities_has_none(capabilities):
         ),
         (
             {"clientInfo": INFO, "capabilities": []},
-            "invalid type: sequence, expected struct InitializeCapabilities",
+            "invalid length 0, expected struct InitializeCapabilities with 7 elements",
         ),
     ],
 )
@@ -117,6 +118,7 @@ def test_the_answer_names_the_originator_of_the_process_and_this_client():
     [
         (DEBIAN, "Debian 12.0.0; x86_64"),
         ('NAME="Fedora Linux"\nVERSION_ID=41.1\n', "Fedora 41.1.0; x86_64"),
+        ('NAME="Ubuntu"\nVERSION_ID="24.04"\n', "Ubuntu 24.4.0; x86_64"),
         ("NAME=Arch\n", "Arch 0.0.0; x86_64"),
         ("", "Unknown 0.0.0; x86_64"),
         ("# nothing\nno equals sign\n", "Unknown 0.0.0; x86_64"),

@@ -16,6 +16,8 @@ ALL = (AccountRead, ModelList, ThreadStart, TurnStart, TurnSteer, TurnInterrupt)
 INPUTS = "`text`, `image`, `localImage`, `audio`, `localAudio`, `skill`, `mention`"
 POLICIES = "`untrusted`, `on-request`, `granular`, `never`"
 
+GRANULAR = {"sandbox_approval": True, "rules": True, "mcp_elicitations": True}
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -136,6 +138,9 @@ def test_a_wrong_value_is_found_before_a_missing_member_and_in_the_order_of_the_
         ({"approvalPolicy": ["x"]}, "invalid type: sequence, expected string or map"),
         ({"approvalPolicy": {}}, "invalid value: map, expected map with a single key"),
         ({"approvalPolicy": "granular"}, "invalid type: unit variant, expected struct variant"),
+        ({"approvalPolicy": {"granular": {}}}, "missing field `sandbox_approval`"),
+        ({"approvalPolicy": {"granular": {"rules": 1}}}, "invalid type: integer `1`, expected a boolean"),
+        ({"approvalPolicy": {"granular": {**GRANULAR, "rules": None}}}, "invalid type: null, expected a boolean"),
         ({"approvalPolicy": {"granular": 5}}, "invalid type: integer `5`, expected struct variant"),
         ({"approvalPolicy": {"never": 5}}, "invalid type: integer `5`, expected unit"),
     ],
@@ -151,7 +156,10 @@ def test_what_a_thread_cannot_start_with(params, text):
         ({"approvalPolicy": None}, None),
         ({"approvalPolicy": "never"}, "never"),
         ({"approvalPolicy": {"never": None}}, "never"),
-        ({"approvalPolicy": {"granular": {"rules": True}}}, {"granular": {"rules": True}}),
+        (
+            {"approvalPolicy": {"granular": GRANULAR}},
+            {"granular": {**GRANULAR, "skill_approval": False, "request_permissions": False}},
+        ),
     ],
 )
 def test_an_approval_policy_is_a_name_or_a_granular_table(params, policy):

@@ -486,6 +486,10 @@ def test_the_largest_image_that_is_allowed_is_sent(run, tmp_path):
         ({"type": "audio", "url": "x"}, "audio input is not supported by countersign"),
         ({"type": "localAudio", "path": "/x"}, "localAudio input is not supported by countersign"),
         ({"type": "image", "fileId": "f"}, "image input without a url is not supported by countersign"),
+        (
+            {"type": "image", "url": "HTTPS://a.example/b.png"},
+            "remote image URLs are not supported; use an inline data URL instead",
+        ),
     ],
 )
 def test_input_that_we_cannot_take_is_named(given, text, run, tmp_path):
@@ -512,7 +516,34 @@ def test_a_thread_that_is_not_there_is_named(method, params, run, tmp_path):
     async def scenario():
         async with app_and_desktop(tmp_path) as (_, desktop):
             text = await refused(desktop, method, {"threadId": UNKNOWN, **params})
-        assert text == f"thread not found: {UNKNOWN}"
+            other_spelling = await refused(desktop, method, {"threadId": UNKNOWN.replace("-", ""), **params})
+            no_id = await refused(desktop, method, {"threadId": "019", **params})
+        assert text == other_spelling == f"thread not found: {UNKNOWN}"
+        assert no_id == "invalid thread id: invalid length: expected length 32 for simple format, found 3"
+
+    run(scenario())
+
+
+def test_a_turn_may_begin_without_input_and_cannot_be_given_none(run, tmp_path):
+    """turn_options; the refusals were observed of codex 0.169.0."""
+
+    async def scenario():
+        pause = Pause()
+        model = ScriptedModel([Created("r"), pause, *model_says.answer("one")])
+        async with app_and_desktop(tmp_path, model) as (_, desktop):
+            thread_id = await start(desktop)
+            empty = {"threadId": thread_id, "input": []}
+            turn_id = (await desktop.request("turn/start", empty))["turn"]["id"]
+            await pause.reached.wait()
+            assert await refused(desktop, "turn/start", empty, INTERNAL_ERROR) == (
+                "failed to submit turn input: EmptyInput"
+            )
+            text = await refused(desktop, "turn/steer", {**empty, "expectedTurnId": turn_id})
+            assert text == "input must not be empty"
+            pause.over.set()
+            assert (await desktop.wait_for("turn/completed"))["turn"]["status"] == "completed"
+        kinds = [one["params"]["item"]["type"] for one in desktop.notifications if one["method"] == "item/started"]
+        assert kinds == ["agentMessage"]
 
     run(scenario())
 

@@ -23,7 +23,7 @@ KNOWN = {
 
 
 def checked(value, required=()):
-    return shapes.params(value, "ThreadStartParams", KNOWN, required)
+    return shapes.params(value, shapes.struct("struct ThreadStartParams", 7, KNOWN, required))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_unknown_members_are_ignored_also_inside():
         (None, "missing field `params`"),
         (5, "invalid type: integer `5`, expected struct ThreadStartParams"),
         ("x", 'invalid type: string "x", expected struct ThreadStartParams'),
-        ([], "invalid length 0, expected struct ThreadStartParams"),
+        ([], "invalid length 0, expected struct ThreadStartParams with 7 elements"),
         ({"cwd": 5}, "invalid type: integer `5`, expected a string"),
         ({"policy": "bogus"}, "unknown variant `bogus`, expected one of `untrusted`, `on-request`, `never`"),
         ({"policy": None}, "invalid type: null, expected string or map"),
