@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from agent.home import installation_id
 from agent.machine import identity_of_this_machine
 from agent.model.endpoint import ClientIdentity
-from agent.model.wire import Unavailable
+from agent.model.failures import Unavailable
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, RequestFailed
 from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods

@@ -21,14 +21,14 @@ DEFAULT_ORIGIN = "https://chatgpt.com"
 # The sideband socket of a realtime call goes here, and carries the value of its call again (observed).
 REALTIME_ORIGIN = "https://api.openai.com"
 
-# Where an unmodified agent goes besides the scoped origins: sign-in, telemetry and the look for updates.
+# Where an unmodified agent goes besides the scoped origins: sign-in, telemetry and the look for updates (all but the
+# package registry, which `--allow-host` adds).
 DEFAULT_ALLOWED_HOSTS = (
     "*.chatgpt.com",
     "*.openai.com",
     "api.github.com",
     "github.com",
     "*.githubusercontent.com",
-    "registry.npmjs.org",
 )
 
 

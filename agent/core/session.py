@@ -12,8 +12,7 @@ from typing import Any, Protocol, assert_never
 
 from agent.core.ids import uuid7
 from agent.core.metadata import turn_metadata
-from agent.core.thread import Thread, environment_context, message
-from agent.core.turn import (
+from agent.core.steps import (
     FallBack,
     Finish,
     Impossible,
@@ -24,10 +23,12 @@ from agent.core.turn import (
     Sample,
     SampleFailed,
     Steered,
-    Turn,
     TurnCommand,
 )
-from agent.model.wire import Item, ResponseEvent, ResponsesRequest, StreamBroken, Unavailable, UpstreamError
+from agent.core.thread import Thread, environment_context, message
+from agent.core.turn import Turn
+from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.wire import Item, ResponseEvent, ResponsesRequest
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from agent.core.steps import (
+    FallBack,
+    Finish,
+    Impossible,
+    Interrupted,
+    Notify,
+    Received,
+    Record,
+    Sample,
+    SampleFailed,
+    Steered,
+    TurnCommand,
+    TurnEvent,
+)
 from agent.core.thread import TURN_ABORTED, UNSUPPORTED_CALL, Thread, message
+from agent.core.views import error_wire, item_wire, limits_wire, usage_wire
+from agent.model.failures import UpstreamError, judge
+from agent.model.limits import RateLimits
 from agent.model.wire import (
     Completed,
     Created,
@@ -16,107 +33,19 @@ from agent.model.wire import (
     ItemAdded,
     ItemDone,
     LimitsSeen,
-    LimitWindow,
-    RateLimits,
     ResponseEvent,
-    StreamBroken,
     SummaryDelta,
     SummaryPartAdded,
     TextDelta,
     TokenUsage,
     TurnState,
-    UpstreamError,
     history_item,
-    judge,
 )
 
 # Seconds before the first stream retry; it doubles. (observed)
 RETRY_DELAY_S = 0.2
 # Whatever a service asks for, a turn does not sleep longer than this between two attempts.
 MAX_RETRY_DELAY_S = 60.0
-
-
-# Commands
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """Tell the thread's clients."""
-
-    method: str
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Append to the history."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Ask the model with the whole history, after this many seconds."""
-
-    delay_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FallBack:
-    """Give up WebSocket for the rest of the thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The turn is over."""
-
-    status: str
-
-
-TurnCommand = Notify | Record | Sample | FallBack | Finish
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """The model service said something."""
-
-    event: ResponseEvent
-
-
-@dataclass(frozen=True, slots=True)
-class SampleFailed:
-    """The request failed or broke off, on this transport ("websocket" or "http")."""
-
-    failure: UpstreamError | StreamBroken
-    transport: str
-
-
-@dataclass(frozen=True, slots=True)
-class Impossible:
-    """The request could not even be made, and a retry would not help."""
-
-    reason: str
-    info: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Steered:
-    """The user added input while the turn runs."""
-
-    content: list[dict[str, Any]]
-    item: Item
-    client_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The user stopped the turn."""
-
-
-TurnEvent = Received | SampleFailed | Impossible | Steered | Interrupted
 
 
 class Turn:
@@ -241,7 +170,7 @@ class Turn:
         if kind is None or not isinstance(item_id, str):
             return []
         self._open[item_id] = _OpenItem(kind, now_ms)
-        shown = _shown(kind, item_id, {}, started_ms=now_ms, completed_ms=None)
+        shown = item_wire(kind, item_id, {}, started_ms=now_ms, completed_ms=None)
         return [Notify("item/started", self._about(item=shown, startedAtMs=now_ms))]
 
     def _item_done(self, item: Item, now_ms: int) -> list[TurnCommand]:
@@ -253,7 +182,7 @@ class Turn:
             if item["id"] not in self._open:
                 commands += self._open_item(item, now_ms)
             opened = self._open.pop(item["id"])
-            shown = _shown(kind, item["id"], item, started_ms=opened.started_ms, completed_ms=now_ms)
+            shown = item_wire(kind, item["id"], item, started_ms=opened.started_ms, completed_ms=now_ms)
             if kind == "agentMessage":
                 self._last_message = shown
             params = self._about(item=shown, contentTokenCount=None, completedAtMs=now_ms)
@@ -326,7 +255,7 @@ class Turn:
             return [*commands, warning, FallBack(), Sample()]
         delay_s = verdict.retry_after_s or RETRY_DELAY_S * 2 ** (self._attempts - 1)
         if not (over_socket and self._attempts == 1):  # sockets drop; the first time is nobody's business
-            error = _error(
+            error = error_wire(
                 f"Reconnecting... {self._attempts}/{self._retries}",
                 {"responseStreamDisconnected": {"httpStatusCode": None}},
                 verdict.message,
@@ -335,7 +264,7 @@ class Turn:
         return [*commands, Sample(min(delay_s, MAX_RETRY_DELAY_S))]
 
     def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
-        error = _error(reason, info)
+        error = error_wire(reason, info)
         return [
             self._status("systemError"),
             Notify("error", self._about(error=error, willRetry=False)),
@@ -358,7 +287,7 @@ class Turn:
     def _count(self, total: TokenUsage, last: TokenUsage) -> Notify:
         """Set the thread's total, and tell it."""
         self._thread.total = total
-        usage = {"total": _usage(total), "last": _usage(last), "modelContextWindow": self._window}
+        usage = {"total": usage_wire(total), "last": usage_wire(last), "modelContextWindow": self._window}
         return Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage))
 
     def _tell_limits(self) -> list[TurnCommand]:
@@ -416,70 +345,3 @@ class _OpenItem:
 _KINDS = {"message": "agentMessage", "reasoning": "reasoning"}
 # Calls of the model, and the type of item that answers them.
 _OUTPUT_TYPES = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
-
-
-def _shown(kind: str, item_id: str, item: Item, *, started_ms: int, completed_ms: int | None) -> dict[str, Any]:
-    """A Responses item as clients see it."""
-    times = {"startedAtMs": started_ms, "completedAtMs": completed_ms}
-    if kind == "reasoning":
-        return {
-            "type": "reasoning",
-            "id": item_id,
-            "summary": _texts(item.get("summary"), "summary_text"),
-            "content": _texts(item.get("content"), "reasoning_text"),
-            **times,
-        }
-    return {
-        "type": "agentMessage",
-        "moderation": None,
-        "id": item_id,
-        "text": "".join(_texts(item.get("content"), "output_text")),
-        "phase": item.get("phase"),
-        "memoryCitation": None,
-        "delivery": None,
-        "questions": None,
-        **times,
-    }
-
-
-def _texts(parts: Any, kind: str) -> list[str]:
-    if not isinstance(parts, list):
-        return []
-    return [str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == kind]
-
-
-def _error(text: str, info: Any, details: str | None = None) -> dict[str, Any]:
-    return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
-
-
-def _usage(usage: TokenUsage) -> dict[str, int]:
-    return {
-        "totalTokens": usage.total,
-        "inputTokens": usage.input,
-        "cachedInputTokens": usage.cached_input,
-        "cacheWriteInputTokens": 0,
-        "outputTokens": usage.output,
-        "reasoningOutputTokens": usage.reasoning_output,
-    }
-
-
-def limits_wire(limits: RateLimits) -> dict[str, Any]:
-    """Rate limits as clients see them."""
-    return {
-        "limitId": "codex",
-        "limitName": None,
-        "normalModelSlug": None,
-        "primary": _window(limits.primary),
-        "secondary": _window(limits.secondary),
-        "credits": None,
-        "individualLimit": None,
-        "spendControlReached": None,
-        "planType": None,
-        "rateLimitReachedType": None,
-    }
-
-
-def _window(window: LimitWindow | None) -> dict[str, Any] | None:
-    if window is None:
-        return None
-    return {"usedPercent": window.used_percent, "windowDurationMins": window.minutes, "resetsAt": window.resets_at}

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING
 
 from agent.auth import Auth, AuthFailed, Bearer, NotSignedIn, RefreshFailed
 from agent.model.endpoint import ClientIdentity, ProxyEndpoint
+from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, UpstreamError
 from agent.model.http import HttpClient
-from agent.model.wire import (
-    Completed,
-    Item,
-    ItemDone,
-    ResponseEvent,
-    ResponsesRequest,
-    StreamBroken,
-    Unavailable,
-    UpgradeRefused,
-    UpstreamError,
-    history_item,
-)
+from agent.model.wire import Completed, Item, ItemDone, ResponseEvent, ResponsesRequest, history_item
 
 if TYPE_CHECKING:
     from agent.model.websocket import ResponsesSocket

@@ -11,19 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.model.endpoint import ProxyEndpoint
+from agent.model.failures import StreamBroken, UpstreamError, failure, refused_by_proxy
+from agent.model.limits import parse_limits
 from agent.model.sse import SseDecoder
-from agent.model.wire import (
-    Completed,
-    LimitsSeen,
-    ResponseEvent,
-    StreamBroken,
-    TurnState,
-    UpstreamError,
-    failure,
-    parse_event,
-    parse_limits,
-    refused_by_proxy,
-)
+from agent.model.wire import Completed, LimitsSeen, ResponseEvent, TurnState, parse_event
 
 if TYPE_CHECKING:
     import aiohttp

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from agent.auth import Auth, AuthFailed, NotSignedIn
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
+from agent.model.failures import StreamBroken, Unavailable
 from agent.model.http import HttpClient
-from agent.model.wire import StreamBroken, Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Our own and not httpx-sse: that package imports httpx, a second HTTP client, for
 
 import codecs
 
-from agent.model.wire import StreamBroken
+from agent.model.failures import StreamBroken
 
 # Larger events than any model sends; a stream that never ends one must not fill the memory.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -18,7 +18,8 @@ class SseDecoder:
         self._max = max_event_bytes
         # "utf-8-sig" drops the one leading byte order mark that the format allows.
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-        self._partial = ""
+        self._partial: list[str] = []  # of the line that has not ended; never joined before it has
+        self._partial_size = 0
         self._after_cr = False
         self._data: list[str] = []
         self._size = 0
@@ -36,7 +37,13 @@ class SseDecoder:
             self._after_cr = False
         if text.endswith("\r"):
             self._after_cr = True
-        *lines, self._partial = (self._partial + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        first, *others = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._partial.append(first)
+        self._partial_size += len(first)
+        lines = []
+        if others:
+            lines = ["".join(self._partial), *others[:-1]]
+            self._partial, self._partial_size = [others[-1]], len(others[-1])
         events = []
         for line in lines:
             self._size += len(line)
@@ -48,6 +55,6 @@ class SseDecoder:
                 name, _, value = line.partition(":")
                 if name == "data":
                     self._data.append(value.removeprefix(" "))
-        if self._size + len(self._partial) > self._max:
+        if self._size + self._partial_size > self._max:
             raise StreamBroken(f"an event is larger than {self._max} bytes")
         return events

@@ -10,15 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
 
 from agent.model.endpoint import ProxyEndpoint
-from agent.model.wire import (
-    Completed,
-    ResponseEvent,
-    StreamBroken,
-    UpgradeRefused,
-    failure,
-    parse_event,
-    refused_by_proxy,
-)
+from agent.model.failures import StreamBroken, UpgradeRefused, failure, refused_by_proxy
+from agent.model.wire import Completed, ResponseEvent, parse_event
 
 # Seconds. The original waits as long for a connection.
 CONNECT_TIMEOUT_S = 15.0

@@ -417,7 +417,7 @@ def test_the_list_of_recordings_names_only_what_exists():
 
 def test_a_replay_can_fail():
     """The comparison itself: one word changed in what we were sent must show."""
-    replay = Replay("plain_turn_ws", Path("/work/here"))
+    replay = Replay("plain_turn_ws", Path("/code/here"))
     replay._played = len(replay.lines)
     theirs = replay.theirs()
     replay._pipe.heard = [

@@ -139,6 +139,12 @@ def answering(*responses: bytes) -> Behaviour:
     return behave
 
 
+async def leaving(visit: Visit) -> None:
+    """Answers one request, and closes."""
+    await visit.body(await visit.head())
+    await visit.write(OK)
+
+
 def switching_protocols(request: Request) -> bytes:
     """The answer to a WebSocket handshake, also to one without a key."""
     key = "".join(request.values("sec-websocket-key")).encode("latin-1")

@@ -8,7 +8,7 @@ from proxy.attestation import AttestationRefused, AttestationStatus, NoAttester
 from proxy.capture.exchange import Stamp
 from proxy.modes import OnFailure, StampMode
 from tests.loops import on_each_loop
-from tests.proxy.origin import OK, Origin, echoing
+from tests.proxy.origin import Origin, echoing, leaving
 from tests.proxy.running import Tokens, broken_scope, failing, never
 from tests.proxy.wire import post, tunnel, upgrade
 
@@ -441,11 +441,7 @@ def test_nor_is_one_that_found_the_upstream_gone(run, stage):
     """The second request of a connection whose upstream went away in between."""
 
     async def scenario():
-        async def once(visit):
-            await visit.body(await visit.head())
-            await visit.write(OK)
-
-        async with stage(Origin(once)) as it, tunnel(it.proxy) as wire:
+        async with stage(Origin(leaving)) as it, tunnel(it.proxy) as wire:
             assert (await wire.exchange(post())).status == 200
             await it.origin.__aexit__(None, None, None)
             assert (await wire.exchange(post())).status == 502

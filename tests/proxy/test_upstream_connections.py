@@ -8,7 +8,7 @@ import trustme
 
 from proxy.server import LOOPBACK
 from tests.proxy.h2wire import h2_post, h2_tunnel
-from tests.proxy.origin import OK, Origin, echoing
+from tests.proxy.origin import Origin, echoing, leaving
 from tests.proxy.wire import connect_head, dial, post, tunnel, upgrade
 
 BAD = {
@@ -104,11 +104,7 @@ def test_a_connection_that_the_upstream_closed_is_made_and_verified_anew(run, st
     """The second request finds the upstream gone: a new connection to the same name, and a stamp of its own."""
 
     async def scenario():
-        async def once(visit):
-            await visit.body(await visit.head())
-            await visit.write(OK)
-
-        async with stage(Origin(once)) as it, tunnel(it.proxy) as wire:
+        async with stage(Origin(leaving)) as it, tunnel(it.proxy) as wire:
             assert (await wire.exchange(post())).status == 200
             await it.origin.wait_until(lambda: it.origin.visits[0].closed)
             assert (await wire.exchange(post())).status == 200

@@ -14,8 +14,8 @@ from agent.auth import Auth, PostJson
 from agent.core.session import Core, ModelFacts, ModelSession
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
+from agent.model.failures import StreamBroken
 from agent.model.models import Models
-from agent.model.wire import StreamBroken
 from agent.rpc.handshake import PROTOCOL_VERSION, Identity
 from agent.rpc.methods import AgentMethods
 from agent.rpc.server import AppServer, Connections, Methods

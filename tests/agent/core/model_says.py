@@ -2,16 +2,7 @@
 
 from typing import Any
 
-from agent.model.wire import (
-    Completed,
-    Created,
-    Item,
-    ItemAdded,
-    ItemDone,
-    ResponseEvent,
-    TextDelta,
-    TokenUsage,
-)
+from agent.model.wire import Completed, Created, Item, ItemAdded, ItemDone, ResponseEvent, TextDelta, TokenUsage
 
 USAGE = TokenUsage(total=110, input=100, cached_input=40, output=10, reasoning_output=3)
 

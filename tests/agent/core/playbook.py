@@ -15,8 +15,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Self
 
+from agent.core.steps import Notify, Record, TurnCommand, TurnEvent
 from agent.core.thread import Thread
-from agent.core.turn import Notify, Record, Turn, TurnCommand, TurnEvent
+from agent.core.turn import Turn
 from tests.agent.core.published_schema import misfit_of_notification
 
 NOW_MS = 1_700_000_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.turn import FallBack, Interrupted, Sample
+from agent.core.steps import FallBack, Interrupted, Sample
 from tests.agent.core.playbook import START, Playbook, Told, begun, holds, new_turn
 
 

@@ -9,16 +9,8 @@ import pytest
 
 from agent.core.session import Core, ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.thread import message
-from agent.model.wire import (
-    Created,
-    ItemAdded,
-    ItemDone,
-    StreamBroken,
-    TextDelta,
-    TurnState,
-    Unavailable,
-    UpstreamError,
-)
+from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.wire import Created, ItemAdded, ItemDone, TextDelta, TurnState
 from tests.agent.core import model_says
 from tests.agent.core.audience import Audience
 from tests.agent.core.playbook import new_thread

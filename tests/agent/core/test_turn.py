@@ -6,9 +6,7 @@ the recordings themselves).
 
 import pytest
 
-from agent.core.thread import TURN_ABORTED
-from agent.core.turn import (
-    MAX_RETRY_DELAY_S,
+from agent.core.steps import (
     FallBack,
     Finish,
     Impossible,
@@ -20,21 +18,20 @@ from agent.core.turn import (
     SampleFailed,
     Steered,
 )
+from agent.core.thread import TURN_ABORTED
+from agent.core.turn import MAX_RETRY_DELAY_S
+from agent.model.failures import StreamBroken, UpstreamError, failure
+from agent.model.limits import LimitWindow, RateLimits
 from agent.model.wire import (
     Created,
     ItemAdded,
     ItemDone,
     LimitsSeen,
-    LimitWindow,
-    RateLimits,
-    StreamBroken,
     SummaryDelta,
     SummaryPartAdded,
     TextDelta,
     TokenUsage,
     TurnState,
-    UpstreamError,
-    failure,
 )
 from tests.agent.core import model_says, published_schema
 from tests.agent.core.playbook import (

@@ -14,7 +14,8 @@ import pytest
 
 from agent.core.thread import message
 from agent.model.client import Budgets
-from agent.model.wire import Completed, Created, StreamBroken, TurnState, Unavailable, UpstreamError
+from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.wire import Completed, Created, TurnState
 from proxy.standins.chatgpt import auth_json
 from tests.agent.model.chatgpt_behind_proxy import (
     IDENTITY,

@@ -8,8 +8,10 @@ import traceback
 
 import pytest
 
+from agent.model.failures import StreamBroken, UpstreamError
 from agent.model.http import HttpClient
-from agent.model.wire import Completed, Created, LimitsSeen, RateLimits, StreamBroken, TurnState, UpstreamError
+from agent.model.limits import RateLimits
+from agent.model.wire import Completed, Created, LimitsSeen, TurnState
 from certs.trust import client_context
 from tests.agent.model.chatgpt_behind_proxy import ORIGIN, world
 from tests.proxy.origin import Origin, answering

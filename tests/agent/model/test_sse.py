@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.model.failures import StreamBroken
 from agent.model.sse import SseDecoder
-from agent.model.wire import StreamBroken
 
 # What the recorded backend sent for one answer, with everything in it that the format allows.
 RECORDED = (

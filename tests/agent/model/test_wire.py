@@ -7,27 +7,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.model.failures import Retry, StreamBroken, UpstreamError, failure, judge
+from agent.model.limits import LimitWindow, RateLimits, parse_limits
 from agent.model.wire import (
     Completed,
     Created,
     ItemAdded,
     ItemDone,
-    LimitWindow,
-    RateLimits,
     ResponsesRequest,
-    Retry,
-    StreamBroken,
     SummaryDelta,
     SummaryPartAdded,
     TextDelta,
     TokenUsage,
     TurnState,
-    UpstreamError,
-    failure,
     history_item,
-    judge,
     parse_event,
-    parse_limits,
     parse_usage,
 )
 

@@ -409,7 +409,7 @@ def test_the_input_comes_back_as_it_was_sent_and_goes_to_the_model_as_parts(run,
             {"type": "image", "url": image, "detail": "high"},
             {"type": "image", "url": image},
             {"type": "skill", "name": "pdf", "path": "/skills/pdf"},
-            {"type": "mention", "name": "a.py", "path": "/work/a.py"},
+            {"type": "mention", "name": "a.py", "path": "/code/a.py"},
         ]
         async with app_and_desktop(tmp_path, model) as (_, desktop):
             await turn(desktop, await start(desktop), *inputs, clientUserMessageId="cu-1")
@@ -422,7 +422,7 @@ def test_the_input_comes_back_as_it_was_sent_and_goes_to_the_model_as_parts(run,
             {"type": "input_image", "image_url": image, "detail": "high"},
             {"type": "input_image", "image_url": image},
             {"type": "input_text", "text": "Use the skill 'pdf' described in /skills/pdf."},
-            {"type": "input_text", "text": "@a.py (/work/a.py)"},
+            {"type": "input_text", "text": "@a.py (/code/a.py)"},
         ]
 
     run(scenario())

@@ -1,0 +1,73 @@
+"""Items, errors and figures in the shapes that clients see. Pure."""
+
+from typing import Any
+
+from agent.model.limits import LimitWindow, RateLimits
+from agent.model.wire import Item, TokenUsage
+
+
+def item_wire(kind: str, item_id: str, item: Item, *, started_ms: int, completed_ms: int | None) -> dict[str, Any]:
+    """A Responses item as clients see it."""
+    times = {"startedAtMs": started_ms, "completedAtMs": completed_ms}
+    if kind == "reasoning":
+        return {
+            "type": "reasoning",
+            "id": item_id,
+            "summary": _texts(item.get("summary"), "summary_text"),
+            "content": _texts(item.get("content"), "reasoning_text"),
+            **times,
+        }
+    return {
+        "type": "agentMessage",
+        "moderation": None,
+        "id": item_id,
+        "text": "".join(_texts(item.get("content"), "output_text")),
+        "phase": item.get("phase"),
+        "memoryCitation": None,
+        "delivery": None,
+        "questions": None,
+        **times,
+    }
+
+
+def _texts(parts: Any, kind: str) -> list[str]:
+    if not isinstance(parts, list):
+        return []
+    return [str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == kind]
+
+
+def error_wire(text: str, info: Any, details: str | None = None) -> dict[str, Any]:
+    return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
+
+
+def usage_wire(usage: TokenUsage) -> dict[str, int]:
+    return {
+        "totalTokens": usage.total,
+        "inputTokens": usage.input,
+        "cachedInputTokens": usage.cached_input,
+        "cacheWriteInputTokens": 0,
+        "outputTokens": usage.output,
+        "reasoningOutputTokens": usage.reasoning_output,
+    }
+
+
+def limits_wire(limits: RateLimits) -> dict[str, Any]:
+    """Rate limits as clients see them."""
+    return {
+        "limitId": "codex",
+        "limitName": None,
+        "normalModelSlug": None,
+        "primary": _window(limits.primary),
+        "secondary": _window(limits.secondary),
+        "credits": None,
+        "individualLimit": None,
+        "spendControlReached": None,
+        "planType": None,
+        "rateLimitReachedType": None,
+    }
+
+
+def _window(window: LimitWindow | None) -> dict[str, Any] | None:
+    if window is None:
+        return None
+    return {"usedPercent": window.used_percent, "windowDurationMins": window.minutes, "resetsAt": window.resets_at}
