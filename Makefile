@@ -38,6 +38,7 @@ types: $(DEV_STAMP)
 	$(BIN)/mypy
 
 bench: $(DEV_STAMP)
+	@$(BIN)/python -m compileall -q $(SOURCES)
 	$(BIN)/python -m tests.bench
 
 # The locks pin versions and hashes; they name no address.
