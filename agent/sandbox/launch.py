@@ -1,0 +1,237 @@
+"""Carry out a plan for a command that takes over this process's standard streams, and end as it ended.
+
+For the commands; the agent, which has an event loop and many commands at once, uses `run`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import sys
+
+from agent.sandbox.placeholders import Hold, Placeholders, Stale, guard, state_directory
+from agent.sandbox.plan import SECCOMP_FD, SYNC_FD, Backend, SandboxPlan, SandboxUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import FrameType
+    from typing import NoReturn
+
+# What is passed on to bubblewrap while we wait for it; it dies of each, and the sandbox with it.
+_FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+# Python ignores these, and what is ignored stays so through exec: `yes | head` would not end.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+# Above all descriptors that a plan names.
+_ABOVE = 16
+# How often the disk may change between plan and launch before we give up.
+_ATTEMPTS = 5
+# As the original ends when the command cannot be executed.
+EXEC_FAILED = 101
+
+
+def prepare(make_plan: Callable[[], SandboxPlan]) -> tuple[SandboxPlan, Hold | None]:
+    """Plan, and make the placeholders that the plan wants; plan again if the disk changed in between.
+
+    Returns:
+        The plan, and what to release once the sandbox is gone; None where nothing is masked.
+
+    Raises:
+        SandboxUnavailable: What `plan` raises, or a placeholder cannot be made.
+        PolicyError: As `plan`.
+    """
+    for _ in range(_ATTEMPTS):
+        plan = make_plan()
+        if not plan.masked:
+            return plan, None
+        try:
+            records = Placeholders(state_directory())
+            return plan, records.hold([(held.path, held.directory) for held in plan.placeholders], plan.masked)
+        except Stale:
+            continue
+        except OSError as exc:
+            raise SandboxUnavailable(
+                plan.backend,
+                f"cannot make the placeholder that keeps a protected path from being created: {exc.strerror}: "
+                f"{exc.filename or ''!r}; the command was not run",
+            ) from exc
+    raise SandboxUnavailable(
+        Backend.BUBBLEWRAP, f"the masked paths changed {_ATTEMPTS} times while the command was planned"
+    )
+
+
+def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> int:
+    """Run a command as this process: with its streams, its environment, its process group; return the exit code.
+
+    A plan without a second process replaces this one and does not return. If bubblewrap was killed by a signal, this
+    process dies of the same.
+
+    Raises:
+        SandboxUnavailable: The command was not run.
+        PolicyError: The same.
+    """
+    plan, hold = prepare(make_plan)
+    if plan.backend is not Backend.NONE:
+        # A directory or a socket that our caller left open would be a way out. All of ours are closed by exec.
+        _close_inherited()
+    if plan.backend is Backend.BUBBLEWRAP:
+        return _bubblewrapped(plan, hold, environ)
+    try:
+        os.chdir(plan.cwd)
+    except OSError as exc:
+        raise SandboxUnavailable(plan.backend, f"the working directory {plan.cwd!r}: {exc.strerror}") from exc
+    if plan.backend is Backend.SECCOMP or plan.backend is Backend.LANDLOCK:
+        confine(plan)
+    _execute(plan.argv, environ)
+
+
+def _close_inherited() -> None:
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        descriptor = int(name)
+        if descriptor > 2:
+            try:
+                os.set_inheritable(descriptor, False)
+            except OSError:
+                continue  # the listing's own descriptor, closed by now
+
+
+def confine(plan: SandboxPlan) -> None:
+    """Confine this very process, for good, as a plan of the backends seccomp and landlock says.
+
+    Raises:
+        SandboxUnavailable: The kernel refused. Nothing may be executed then.
+    """
+    from agent.sandbox.inner import forbid_new_privileges, install
+
+    try:
+        if plan.landlock is not None:
+            from agent.sandbox.landlock import abi_version, restrict
+
+            restrict(abi_version(), ("/",), plan.landlock.writable, plan.landlock.restrict_tcp)
+        forbid_new_privileges()
+        if plan.seccomp is not None:
+            install(plan.seccomp)
+    except OSError as exc:
+        raise SandboxUnavailable(plan.backend, str(exc)) from exc
+
+
+def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(argv[0], argv, environ)
+    except OSError as exc:
+        # Too late for an exception that somebody could take for "not confined, so go on".
+        sys.stderr.write(f"Failed to execvp {argv[0]}: {exc.strerror}\n")
+        os._exit(EXEC_FAILED)
+
+
+def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str]) -> int:
+    lifeline = _start_guardian(hold) if plan.placeholders else -1
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    try:
+        pid = spawn(plan, environ, hold, signal_mask=blocked)
+        _forward_to(pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        status = _wait(pid)
+    finally:
+        # Nothing may interrupt the cleaning up: a second signal finds it done.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        if hold is not None:
+            hold.release()
+        if lifeline >= 0:
+            os.write(lifeline, b".")
+            os.close(lifeline)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return os.waitstatus_to_exitcode(status)
+
+
+def spawn(
+    plan: SandboxPlan,
+    environ: Mapping[str, str],
+    hold: Hold | None,
+    *,
+    signal_mask: Iterable[int] = (),
+    streams: tuple[int, int, int] | None = None,
+) -> int:
+    """Start bubblewrap and return its pid. Of our descriptors it gets the streams and those that its argv names.
+
+    Args:
+        signal_mask: The signals that it starts with blocked.
+        streams: Descriptors for stdin, stdout and stderr, and a session of its own; None keeps ours.
+
+    Raises:
+        SandboxUnavailable: It cannot be executed, e.g. the command line is too long for the kernel.
+    """
+    program, write = os.pipe()
+    given = {SECCOMP_FD: program} | ({SYNC_FD: hold.descriptor} if hold is not None else {})
+    moved: list[int] = []
+    try:
+        # A pipe takes 64 KiB without a reader; a program has a few hundred bytes.
+        os.write(write, plan.seccomp or b"")
+        os.close(write)
+        actions: list[tuple[int, ...]] = [
+            (os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams or ())
+        ]
+        for number, descriptor in given.items():
+            # Out of the way of the numbers that are given out.
+            moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+            actions.append((os.POSIX_SPAWN_DUP2, moved[-1], number))
+        return os.posix_spawn(
+            plan.argv[0],
+            plan.argv,
+            environ,
+            file_actions=actions,
+            setsigmask=signal_mask,
+            setsigdef=_IGNORED_BY_PYTHON,
+            setsid=streams is not None,
+        )
+    except OSError as exc:
+        advice = "; deny or grant whole directories instead of single files" if exc.errno == errno.E2BIG else ""
+        raise SandboxUnavailable(plan.backend, f"{plan.argv[0]!r} cannot be started: {exc.strerror}{advice}") from exc
+    finally:
+        for descriptor in (program, *moved):
+            os.close(descriptor)
+
+
+def _forward_to(pid: int) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    for number in _FORWARDED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, forward)
+
+
+def _wait(pid: int) -> int:
+    return os.waitpid(pid, 0)[1]
+
+
+def _start_guardian(hold: Hold | None) -> int:
+    """Fork a process that removes the placeholders if we are killed; returns the writing end of its lifeline."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.setsid()
+            if hold is not None:
+                os.close(hold.descriptor)
+            os.close(write)
+            # Our streams are somebody's pipes: whoever waits for their end must not wait for the guardian.
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(null, stream)
+            guard(read, state_directory())
+        finally:
+            os._exit(0)
+    os.close(read)
+    return write

@@ -1,0 +1,80 @@
+"""The managed network: a tool without a network of its own reaches the loopback proxies that its variables name.
+
+The tool's network namespace has nothing but a loopback of its own. At the same ports as the proxies outside, we listen
+inside it; each connection is passed on. So the tool's variables stay as they are, and nothing of ours runs inside.
+"""
+
+from __future__ import annotations
+
+from agent.sandbox.plan import Backend, SandboxUnavailable
+from agent.sandbox.policy import PolicyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SCHEMES = ("http", "https", "all", "ws", "wss", "ftp")
+# Case does not count.
+PROXY_VARIABLES = (
+    *(f"{scheme}_proxy" for scheme in _SCHEMES),
+    *("npm_config_http_proxy", "npm_config_https_proxy", "npm_config_proxy"),
+    *("yarn_http_proxy", "yarn_https_proxy"),
+    *("bundle_http_proxy", "bundle_https_proxy"),
+    *("pip_proxy", "docker_http_proxy", "docker_https_proxy"),
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "socks5": 1080, "socks5h": 1080, "socks4": 1080}
+
+
+def managed_ports(context: str | None, environ: Mapping[str, str]) -> tuple[int, ...] | None:
+    """The loopback ports that a command in the managed network may reach; None if it is not asked for.
+
+    Args:
+        context: The JSON object of `--managed-network`. It may not say anything yet: the variables name the proxies.
+
+    Raises:
+        PolicyError: Not a JSON object, or one with members.
+        SandboxUnavailable: No variable names a loopback proxy.
+    """
+    if context is None:
+        return None
+    import json
+
+    try:
+        parsed = json.loads(context)
+    except ValueError as exc:
+        raise PolicyError(f"not JSON: {exc}") from exc
+    if not isinstance(parsed, dict):
+        raise PolicyError(f"{context!r} is not a JSON object")
+    if parsed:
+        raise PolicyError(f"the member {next(iter(parsed))!r} is not supported; the proxy variables name the proxies")
+    ports = {
+        port
+        for name, value in environ.items()
+        if name.lower() in PROXY_VARIABLES and (port := loopback_port(value)) is not None
+    }
+    if not ports:
+        raise SandboxUnavailable(
+            Backend.BUBBLEWRAP,
+            "managed proxy mode requires proxy environment variables that name a proxy on loopback, "
+            "e.g. HTTPS_PROXY=http://127.0.0.1:3128",
+        )
+    return tuple(sorted(ports))
+
+
+def loopback_port(url: str) -> int | None:
+    """The port of a proxy URL or `host:port` on loopback; None if it is elsewhere or no URL."""
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator:
+        scheme, rest = "http", url.strip()
+    authority = rest.partition("/")[0].rpartition("@")[2]
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = authority.partition(":")
+    if host.lower() not in _LOOPBACK:
+        return None
+    if not port:
+        return _DEFAULT_PORTS.get(scheme.lower())
+    return int(port) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None

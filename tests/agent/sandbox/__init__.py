@@ -1,0 +1,1 @@
+"""The sandbox: what is decided, and what the kernel then does."""
