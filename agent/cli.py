@@ -13,13 +13,33 @@ COMMANDS = {
     "proxy": ("agent.commands.proxy", "run the stamping proxy for an agent of your own"),
     "run": ("agent.commands.run", "run one command behind the proxy and report what was stamped"),
     "standin": ("agent.commands.standin", "run a local stand-in of ChatGPT or of a desktop"),
+    "sandbox": ("agent.commands.sandbox", "run a command under a sandbox policy, or explain what one allows"),
     "demo": ("agent.commands.demo", "one attested turn by WebSocket and one by POST, on stand-ins"),
 }
+
+
+# Other names of the same executable, and what it is under each: sandbox helpers are started anew for each command.
+PERSONAS = {
+    "codex-linux-sandbox": "agent.commands.sandbox_helper",
+    "apply_patch": "agent.tools.apply_patch",
+    "applypatch": "agent.tools.apply_patch",
+}
+PATCH_FLAG = "--codex-run-as-apply-patch"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the return value."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        persona = PERSONAS.get(sys.argv[0].rpartition("/")[2])
+        if persona is not None:
+            played: int = import_module(persona).main(arguments)
+            return played
+    if arguments[:1] == [PATCH_FLAG]:
+        patched: int = import_module("agent.tools.apply_patch").run_as(arguments[1:])
+        return patched
+    if arguments[:2] == ["debug", "landlock"]:
+        arguments[:2] = ["sandbox"]
     overrides: list[str] = []
     # `-c key=value` is accepted before the command too: the official SDK puts it there.
     while arguments and arguments[0].startswith("-"):
@@ -31,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides.append(arguments.pop(0))
         elif name == "--config" and equals:
             overrides.append(value)
+        elif flag in ("--enable", "--disable"):
+            if not arguments:
+                return _usage(f"{flag} needs the name of a feature")
+            overrides.append(f"features.{arguments.pop(0)}={'true' if flag == '--enable' else 'false'}")
+        elif flag == "--strict-config":
+            pass  # the original's; ours is always strict about its own table
         elif flag in ("-h", "--help"):
             print(_help())
             return 0

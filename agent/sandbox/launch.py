@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
+    from agent.sandbox.bridge import Bridge
+
 # What is passed on to bubblewrap while we wait for it; it dies of each, and the sandbox with it.
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 # Python ignores these, and what is ignored stays so through exec: `yes | head` would not end.
@@ -84,7 +86,7 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -
         raise SandboxUnavailable(plan.backend, f"the working directory {plan.cwd!r}: {exc.strerror}") from exc
     if plan.backend is Backend.SECCOMP or plan.backend is Backend.LANDLOCK:
         confine(plan)
-    _execute(plan.argv, environ)
+    execute(plan.argv, environ)
 
 
 def _close_inherited() -> None:
@@ -117,7 +119,8 @@ def confine(plan: SandboxPlan) -> None:
         raise SandboxUnavailable(plan.backend, str(exc)) from exc
 
 
-def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+def execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    """Become the command; if it cannot be executed, say so on stderr and exit with 101."""
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -131,14 +134,24 @@ def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
 def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str]) -> int:
     lifeline = _start_guardian(hold) if plan.placeholders else -1
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    bridge = _bridge(plan)
     try:
-        pid = spawn(plan, environ, hold, signal_mask=blocked)
+        pid = spawn(plan, environ, hold, bridge, signal_mask=blocked)
         _forward_to(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        status = _wait(pid)
+        if bridge is not None:
+            try:
+                bridge.open()
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        status = os.waitpid(pid, 0)[1]
     finally:
         # Nothing may interrupt the cleaning up: a second signal finds it done.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        if bridge is not None:
+            bridge.close()
         if hold is not None:
             hold.release()
         if lifeline >= 0:
@@ -157,6 +170,7 @@ def spawn(
     plan: SandboxPlan,
     environ: Mapping[str, str],
     hold: Hold | None,
+    bridge: Bridge | None = None,
     *,
     signal_mask: Iterable[int] = (),
     streams: tuple[int, int, int] | None = None,
@@ -171,7 +185,9 @@ def spawn(
         SandboxUnavailable: It cannot be executed, e.g. the command line is too long for the kernel.
     """
     program, write = os.pipe()
-    given = {SECCOMP_FD: program} | ({SYNC_FD: hold.descriptor} if hold is not None else {})
+    given = {SECCOMP_FD: program, **(bridge.descriptors if bridge is not None else {})}
+    if hold is not None:
+        given[SYNC_FD] = hold.descriptor
     moved: list[int] = []
     try:
         # A pipe takes 64 KiB without a reader; a program has a few hundred bytes.
@@ -213,8 +229,12 @@ def _forward_to(pid: int) -> None:
             signal.signal(number, forward)
 
 
-def _wait(pid: int) -> int:
-    return os.waitpid(pid, 0)[1]
+def _bridge(plan: SandboxPlan) -> Bridge | None:
+    if not plan.bridge_ports:
+        return None
+    from agent.sandbox.bridge import Bridge
+
+    return Bridge(plan.bridge_ports)
 
 
 def _start_guardian(hold: Hold | None) -> int:

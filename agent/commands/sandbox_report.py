@@ -1,0 +1,98 @@
+"""What `countersign sandbox --explain` and `--check` print: a policy for people."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from agent.sandbox.disk import RealDisk, Route
+from agent.sandbox.frozen import replaced
+from agent.sandbox.ground import Ground, Mask, MaskKind
+from agent.sandbox.host import look
+from agent.sandbox.paths import ancestors, is_under, normal
+from agent.sandbox.plan import Command, Options, SandboxUnavailable, plan
+from agent.sandbox.policy import Access, Policy, PolicyError
+from agent.sandbox.profile_json import profile_json
+
+
+def explain(
+    policy: Policy,
+    name: str,
+    warnings: Sequence[str],
+    command: Sequence[str],
+    cwd: str,
+    options: Options,
+    platform: str,
+) -> int:
+    """Print the policy, what it comes to here, and the plan. Returns 0, or 1 if nothing could hold it."""
+    import json
+
+    print(f"policy   {name}")
+    print(f"cwd      {cwd}")
+    for entry in policy.profile.entries:
+        print(f"entry    {entry}{' (if it exists)' if entry.skip_missing else ''}")
+    if policy.profile.unrestricted:
+        print("entry    write everything")
+    print(f"network  {policy.network.value}")
+    print(f"json     {json.dumps(profile_json(policy.profile))}")
+    for warning in warnings:
+        print(f"warning  {warning}")
+    print()
+    shown = tuple(command) or ("COMMAND",)
+    try:
+        host = look(policy, cwd, options, os.environ)
+        if platform != sys.platform:
+            host = replaced(host, platform=platform)
+        made = plan(policy, Command(shown, cwd), host, options)
+    except (SandboxUnavailable, PolicyError) as exc:
+        print(f"cannot be run: {exc}")
+        return 1
+    print(f"backend  {made.backend.value}")
+    for note in made.notes:
+        print(f"         {note}")
+    for held in made.placeholders:
+        print(f"         Made for the run and removed after it: {held.path}")
+    for variable, value in made.environment:
+        print(f"env      {variable}={value}")
+    print(f"argv     {shlex.join(made.argv)}")
+    return 0
+
+
+def check(policy: Policy, paths: Sequence[str]) -> int:
+    """Print `read`, `write` or `denied` for each path, and what decides. Returns 1 if the policy cannot be held."""
+    disk = RealDisk()
+    ground = Ground(policy, disk)
+    try:
+        masks = [] if policy.has_full_disk_write else [*ground.read_only(), *ground.denied()]
+    except PolicyError as exc:
+        print(f"cannot be run: {exc}")
+        return 1
+    width = max(len(path) for path in paths)
+    for path in paths:
+        verdict, because = judge(policy, ground, masks, Route(normal(path), disk).real)
+        print(f"{verdict:<7} {path:<{width}}  {because}")
+    return 0
+
+
+_FRESH = dict.fromkeys(
+    (f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")), "write"
+)
+
+
+def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> tuple[str, str]:
+    """What may be done with a real path, and why: ("read", "write" or "denied", the entry or the rule)."""
+    if policy.has_full_disk_write:
+        return "write", "everything may be written"
+    over = next((mask for above in ancestors(path) for mask in masks if mask.path == above), None)
+    rule = ground.rule_for(path)
+    # A root that is opened below a mask counts more than the mask.
+    if over is not None and not (rule is not None and rule.path != over.path and is_under(rule.path, over.path)):
+        verdict = "read" if over.kind is MaskKind.READ_ONLY else "denied"
+        return verdict, over.because
+    fresh = next((mount for mount in ("/dev", "/proc") if is_under(path, mount)), None)
+    if fresh is not None and not ground.is_visible(path):
+        return _FRESH.get(path, "denied" if fresh == "/dev" else "read"), f"the sandbox has its own {fresh}"
+    if rule is None:
+        visible = ground.is_visible(path)
+        return ("read", "minimal opens the system's directories") if visible else ("denied", "no entry opens it")
+    return {Access.READ: "read", Access.WRITE: "write", Access.DENY: "denied"}[rule.access], str(rule.entry)

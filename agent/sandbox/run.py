@@ -1,0 +1,350 @@
+"""Run commands for the agent: in the background, with their output kept up to a limit and their time bounded.
+
+The only place in the agent that starts processes for the model. Each gets a session of its own and no terminal; when
+its time is up or the caller gives up, everything it started is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from agent.sandbox import stage
+from agent.sandbox.denial import likely_denied
+from agent.sandbox.frozen import frozen
+from agent.sandbox.launch import prepare, spawn
+from agent.sandbox.placeholders import Hold, state_directory
+from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
+
+# As the original reports a command whose time was up (coreutils' timeout does, too).
+TIMED_OUT = 124
+# How long an ended command's pipes are read on: something that it left behind may hold them open for ever.
+_DRAIN_S = 0.5
+_CHUNK = 65536
+
+
+@frozen
+class Outcome:
+    """How a command ended.
+
+    Args:
+        exit_code: Its own; 128 + N if signal N ended it; TIMED_OUT if its time was up.
+        stdout: What it wrote, at most the limit: the beginning and the end.
+        dropped_stdout: Bytes left out of the middle.
+        duration_s: From the start to the end, in seconds.
+        likely_denied: It failed, and in a way that looks like the sandbox's doing.
+    """
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    dropped_stdout: int
+    dropped_stderr: int
+    timed_out: bool
+    duration_s: float
+    likely_denied: bool
+
+
+class Output:
+    """Bytes of a stream up to a limit: the first half of it and, of what follows, the last half.
+
+    Args:
+        limit: Bytes kept at most.
+        passed_on: Called with each piece as it comes, also with what is dropped here.
+    """
+
+    def __init__(self, limit: int, passed_on: Callable[[bytes], None] | None = None) -> None:
+        self._first = limit // 2
+        self._last = limit - self._first
+        self._passed_on = passed_on
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.dropped = 0
+
+    def write(self, piece: bytes) -> None:
+        if self._passed_on is not None:
+            self._passed_on(piece)
+        room = self._first - len(self._head)
+        self._head += piece[:room]
+        self._tail += piece[room:] if room < len(piece) else b""
+        # Cut only now and then: moving the bytes for each piece would cost more than holding a few too many.
+        if len(self._tail) > 2 * self._last + _CHUNK:
+            self._cut()
+
+    def _cut(self) -> None:
+        surplus = len(self._tail) - self._last
+        if surplus > 0:
+            del self._tail[:surplus]
+            self.dropped += surplus
+
+    def kept(self) -> bytes:
+        self._cut()
+        return bytes(self._head + self._tail)
+
+
+class Runner:
+    """Starts commands. One for each agent; closed after the last of them."""
+
+    def __init__(self) -> None:
+        self._guardian: subprocess.Popen[bytes] | None = None
+
+    async def run(
+        self,
+        make_plan: Callable[[], SandboxPlan],
+        environ: Mapping[str, str],
+        *,
+        timeout_s: float | None,
+        max_output_bytes: int,
+        stdin: bytes | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
+    ) -> Outcome:
+        """Run one command to its end.
+
+        Args:
+            make_plan: Makes the plan; called again if the disk changed in between, and in another thread.
+            environ: The command's whole environment, but for what the plan adds.
+            timeout_s: Then everything it started is killed; None for no limit.
+            max_output_bytes: Kept of stdout and of stderr, each.
+            stdin: What it reads; None for nothing at all.
+            on_output: Called with "stdout" or "stderr" and each piece, as it comes.
+
+        Raises:
+            SandboxUnavailable: It was not run.
+            PolicyError: It was not run.
+            asyncio.CancelledError: Given up; everything it started is dead.
+        """
+        plan, hold = await asyncio.to_thread(prepare, make_plan)
+        try:
+            if plan.placeholders:
+                self._guard()
+            return await _run(
+                plan, hold, {**environ, **dict(plan.environment)}, timeout_s, max_output_bytes, stdin, on_output
+            )
+        finally:
+            if hold is not None:
+                hold.release()
+
+    def _guard(self) -> None:
+        """A process that outlives us, should we be killed, and then removes our placeholders."""
+        if self._guardian is None or self._guardian.poll() is not None:
+            from agent.sandbox import placeholders
+
+            self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter and file
+                [sys.executable, "-I", "-S", placeholders.__file__, state_directory()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """Nothing is left to guard."""
+        guardian, self._guardian = self._guardian, None
+        if guardian is not None and guardian.stdin is not None:
+            try:
+                guardian.stdin.write(b".")
+                guardian.stdin.close()
+            except BrokenPipeError:
+                pass
+            guardian.wait(timeout=5)
+
+
+async def _run(
+    plan: SandboxPlan,
+    hold: Hold | None,
+    environ: Mapping[str, str],
+    timeout_s: float | None,
+    max_output_bytes: int,
+    stdin: bytes | None,
+    on_output: Callable[[str, bytes], None] | None,
+) -> Outcome:
+    def heard(stream: str) -> Callable[[bytes], None] | None:
+        return None if on_output is None else lambda piece: on_output(stream, piece)
+
+    loop = asyncio.get_running_loop()
+    outputs = [Output(max_output_bytes, heard("stdout")), Output(max_output_bytes, heard("stderr"))]
+    started = time.monotonic()
+    with _Pipes(loop, outputs, stdin) as pipes:
+        pid = _start(plan, hold, environ, pipes.theirs)
+        pipes.close_theirs()
+        timed_out = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                status = await _ended(loop, pid)
+        except TimeoutError:
+            timed_out = True
+            status = await _kill(loop, pid)
+        except BaseException:
+            await asyncio.shield(_kill(loop, pid))
+            raise
+        await pipes.drained(_DRAIN_S)
+    code = os.waitstatus_to_exitcode(status)
+    code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
+    stdout, stderr = outputs[0].kept(), outputs[1].kept()
+    said = (stderr + stdout).decode(errors="replace")
+    confined = plan.backend is not Backend.NONE
+    return Outcome(
+        exit_code=code,
+        stdout=stdout,
+        stderr=stderr,
+        dropped_stdout=outputs[0].dropped,
+        dropped_stderr=outputs[1].dropped,
+        timed_out=timed_out,
+        duration_s=time.monotonic() - started,
+        likely_denied=confined and not timed_out and likely_denied(code, said, sys.platform),
+    )
+
+
+def _start(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], streams: tuple[int, int, int]) -> int:
+    """Start the process of a plan in a session of its own; returns its pid.
+
+    Raises:
+        SandboxUnavailable: It cannot be started.
+    """
+    if plan.backend is Backend.BUBBLEWRAP:
+        if plan.bridge_ports:
+            raise SandboxUnavailable(
+                plan.backend, "the managed network is built for one command at a time; start the sandbox helper for it"
+            )
+        # From this thread, which lives as long as the agent: bubblewrap dies with the thread that started it.
+        return spawn(plan, environ, hold, streams=streams)
+    argv = plan.argv
+    pass_fds: tuple[int, ...] = ()
+    told = -1
+    if plan.backend in (Backend.SECCOMP, Backend.LANDLOCK):
+        told, write = os.pipe()
+        os.write(write, stage.describe(plan))
+        os.close(write)
+        argv, pass_fds = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - what the model wants run, confined by the plan
+            argv,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            cwd=plan.cwd,
+            env=environ,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    except OSError as exc:
+        raise SandboxUnavailable(
+            plan.backend, f"{argv[0]!r} cannot be started in {plan.cwd!r}: {exc.strerror}"
+        ) from exc
+    finally:
+        if told >= 0:
+            os.close(told)
+    # We wait for it by its pid; Popen must not wait for it as well when it is collected.
+    process.returncode = 0
+    return process.pid
+
+
+async def _ended(loop: asyncio.AbstractEventLoop, pid: int) -> int:
+    """The status of a child of ours, once it has ended."""
+    ended = asyncio.Event()
+    descriptor = os.pidfd_open(pid)
+    try:
+        loop.add_reader(descriptor, ended.set)
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
+
+
+async def _kill(loop: asyncio.AbstractEventLoop, pid: int) -> int:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    return await _ended(loop, pid)
+
+
+class _Pipes:
+    """The three streams of one process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[Output], stdin: bytes | None) -> None:
+        self._loop = loop
+        self._outputs = outputs
+        self._stdin = memoryview(stdin or b"")
+        self._wants_input = stdin is not None
+        self._open: dict[int, Output] = {}
+        self._writing = -1
+        self._all_read = asyncio.Event()
+
+    def __enter__(self) -> _Pipes:
+        given = []
+        if self._wants_input:
+            read, self._writing = os.pipe()
+            os.set_blocking(self._writing, False)
+            self._loop.add_writer(self._writing, self._write)
+            given.append(read)
+        else:
+            given.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for output in self._outputs:
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            self._open[read] = output
+            self._loop.add_reader(read, self._read, read)
+            given.append(write)
+        self._theirs = given
+        self.theirs = (given[0], given[1], given[2])
+        return self
+
+    def close_theirs(self) -> None:
+        """The process has them now; we would otherwise never see their end."""
+        for descriptor in self._theirs:
+            os.close(descriptor)
+        self._theirs = []
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close_theirs()
+        for descriptor in list(self._open):
+            self._close(descriptor)
+        self._close_input()
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until all has been read, or for a while."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._all_read.wait()
+        except TimeoutError:
+            pass
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            piece = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        if piece:
+            self._open[descriptor].write(piece)
+        else:
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        del self._open[descriptor]
+        if not self._open:
+            self._all_read.set()
+
+    def _write(self) -> None:
+        try:
+            self._stdin = self._stdin[os.write(self._writing, self._stdin[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._stdin = self._stdin[:0]
+        if not self._stdin:
+            self._close_input()
+
+    def _close_input(self) -> None:
+        if self._writing >= 0:
+            self._loop.remove_writer(self._writing)
+            os.close(self._writing)
+            self._writing = -1
