@@ -70,3 +70,4 @@ $(DEV_STAMP): requirements/dev.txt pyproject.toml | $(BIN)/python
 link:
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m compileall -q $(SOURCES)
+	@.ci/write-launcher $(VENV)

@@ -3,13 +3,16 @@
 Takes the inputs of the original's `codex sandbox`. Parsed by hand: argparse would cost more than the launch itself.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
 
+# Without `typing`: it costs 5 ms, with each command.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
     from agent.sandbox.policy import Policy, Profile
 
@@ -159,7 +162,6 @@ class _Case:
     """One command with its policy: what the arguments and the configuration come to."""
 
     def __init__(self, arguments: _Arguments) -> None:
-        from agent.sandbox.managed import managed_ports
         from agent.sandbox.plan import Options
 
         self.warnings: list[str] = []
@@ -173,24 +175,27 @@ class _Case:
         self.options = Options(
             legacy_landlock=self.landlock or self._feature("use_legacy_landlock"),
             no_proc="no-proc" in arguments.flags,
-            managed_ports=managed_ports("{}" if "managed" in arguments.flags else None, os.environ),
+            managed_ports=_managed_ports() if "managed" in arguments.flags else None,
         )
 
-    def policy(self) -> "Policy":
+    def policy(self) -> Policy:
         from agent.sandbox.host import places
         from agent.sandbox.policy import resolve
 
         return resolve(self.profile, places(self.cwd, os.environ, self.roots))
 
-    def config(self) -> "dict[str, Any]":
+    def config(self) -> dict[str, Any]:
         """config.toml with the overrides; read once, and not at all where no file and no override is."""
         if self._config is None:
+            # Only read: the default home is not made for it.
+            home = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
+            if not self._arguments.overrides and os.path.isdir(home) and not os.path.exists(f"{home}/config.toml"):
+                self._config = {}
+                return self._config
             from agent.home import HomeError, codex_home, load_config
 
             try:
-                # Only read: the default home is not made for it.
-                named = os.environ.get("CODEX_HOME")
-                home = codex_home(os.environ) if named else os.path.expanduser("~/.codex")
+                home = codex_home(os.environ) if os.environ.get("CODEX_HOME") else home
                 self._config = load_config(home, self._arguments.overrides)
             except HomeError as exc:
                 _fail(str(exc), 1)
@@ -200,7 +205,7 @@ class _Case:
         features = self.config().get("features")
         return isinstance(features, dict) and features.get(name) is True
 
-    def _profile(self) -> "Profile":
+    def _profile(self) -> Profile:
         arguments = self._arguments
         if "state" in arguments.values:
             return self._state(arguments.values["state"])
@@ -231,19 +236,19 @@ class _Case:
         self.name = ":read-only, since no policy is given"
         return READ_ONLY
 
-    def _state(self, text: str) -> "Profile":
-        import json
+    def _state(self, text: str) -> Profile:
         from urllib.parse import unquote, urlsplit
 
         from agent.sandbox.frozen import replaced
+        from agent.sandbox.json_text import parse_json
         from agent.sandbox.legacy import READ_ONLY
         from agent.sandbox.paths import normal
         from agent.sandbox.policy import Access, Entry, Network, PathTarget, PolicyError, ProfileKind
         from agent.sandbox.profile_json import parse_profile
 
         try:
-            state = json.loads(text)
-        except (ValueError, RecursionError) as exc:
+            state = parse_json(text)
+        except ValueError as exc:
             _fail(f"invalid --sandbox-state-json value: {exc}", 1)
         known = ("permissionProfile", "codexLinuxSandboxExe", "sandboxCwd", "useLegacyLandlock")
         if not isinstance(state, dict) or "permissionProfile" not in state or "sandboxCwd" not in state:
@@ -273,6 +278,12 @@ class _Case:
         if roots and not profile.unrestricted:
             profile = replaced(profile, entries=(*profile.entries, *roots))
         return replaced(profile, network=Network.RESTRICTED) if off else profile
+
+
+def _managed_ports() -> tuple[int, ...] | None:
+    from agent.sandbox.managed import managed_ports
+
+    return managed_ports("{}", os.environ)
 
 
 def _sets_mode(override: str) -> bool:

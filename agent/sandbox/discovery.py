@@ -12,8 +12,8 @@ import sys
 
 from agent.sandbox.frozen import frozen
 from agent.sandbox.paths import is_under
-from agent.sandbox.placeholders import StateUnusable, state_directory
 from agent.sandbox.plan import Bubblewrap
+from agent.sandbox.state import StateUnusable, state_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from enum import Enum
 
+from agent.sandbox.choice import Choice
 from agent.sandbox.paths import joined
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
             """Whether neither we nor a tool with our user id could make a name in a directory."""
 
 
-class Kind(Enum):
+class Kind(Choice):
     DIRECTORY = "directory"
     FILE = "file"
     SYMLINK = "symlink"
@@ -122,6 +122,9 @@ class Route:
             if part == ".":
                 continue
             if part == "..":
+                if self.kind is not Kind.DIRECTORY:
+                    # Not even that is there: a file has no "..".
+                    self.kind, self.missing = None, self.missing or joined(here, part)
                 here = here[: here.rindex("/")] or "/"
                 continue
             step = joined(here, part)

@@ -6,8 +6,7 @@ that narrow a writable place become masks. What cannot be held in place (a symli
 
 from __future__ import annotations
 
-from enum import Enum
-
+from agent.sandbox.choice import Choice
 from agent.sandbox.disk import Kind, Route
 from agent.sandbox.frozen import frozen
 from agent.sandbox.paths import ancestors, is_under, joined, normal
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from agent.sandbox.disk import Disk
 
 
-class MaskKind(Enum):
+class MaskKind(Choice):
     READ_ONLY = "read-only"  # bound on itself, read-only
     DENIED_DIRECTORY = "denied directory"  # an empty directory that nobody may list
     DENIED_FILE = "denied file"  # something that cannot be opened
@@ -58,7 +57,7 @@ class Ground:
         for rule in policy.rules.values():
             route = Route(rule.path, disk)
             known = self.rules.get(route.real)
-            if known is None or known.access < rule.access:
+            if known is None or known.access.value < rule.access.value:
                 self.rules[route.real] = Rule(route.real, rule.access, rule.entry)
                 self._routes[route.real] = route
         self.writable = [path for path in self._ruled(Access.WRITE) if self._routes[path].kind is not None]

@@ -7,9 +7,9 @@ import sys
 
 from agent.sandbox.disk import RealDisk, Route
 from agent.sandbox.ground import Ground
-from agent.sandbox.placeholders import state_directory
 from agent.sandbox.plan import Host, Options
 from agent.sandbox.policy import Places, Policy
+from agent.sandbox.state import state_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,28 +6,33 @@ For the commands; the agent, which has an event loop and many commands at once, 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
 import sys
 
-from agent.sandbox.placeholders import Hold, Placeholders, Stale, guard, state_directory
 from agent.sandbox.plan import SECCOMP_FD, SYNC_FD, Backend, SandboxPlan, SandboxUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
     from typing import NoReturn
 
     from agent.sandbox.bridge import Bridge
+    from agent.sandbox.placeholders import Hold
+else:
+    # The same functions and numbers; `signal` would import `enum` to give the numbers names (5 ms).
+    try:
+        import _signal as signal
+    except ImportError:
+        import signal
 
 # What is passed on to bubblewrap while we wait for it; it dies of each, and the sandbox with it.
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 # Python ignores these, and what is ignored stays so through exec: `yes | head` would not end.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 # Above all descriptors that a plan names.
-_ABOVE = 16
+_ABOVE = 8
 # How often the disk may change between plan and launch before we give up.
 _ATTEMPTS = 5
 # As the original ends when the command cannot be executed.
@@ -48,6 +53,9 @@ def prepare(make_plan: Callable[[], SandboxPlan]) -> tuple[SandboxPlan, Hold | N
         plan = make_plan()
         if not plan.masked:
             return plan, None
+        from agent.sandbox.placeholders import Placeholders, Stale
+        from agent.sandbox.state import state_directory
+
         try:
             records = Placeholders(state_directory())
             return plan, records.hold([(held.path, held.directory) for held in plan.placeholders], plan.masked)
@@ -198,8 +206,10 @@ def spawn(
         ]
         for number, descriptor in given.items():
             # Out of the way of the numbers that are given out.
-            moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
-            actions.append((os.POSIX_SPAWN_DUP2, moved[-1], number))
+            while descriptor < _ABOVE:
+                descriptor = os.dup(descriptor)
+                moved.append(descriptor)
+            actions.append((os.POSIX_SPAWN_DUP2, descriptor, number))
         return os.posix_spawn(
             plan.argv[0],
             plan.argv,
@@ -239,6 +249,9 @@ def _bridge(plan: SandboxPlan) -> Bridge | None:
 
 def _start_guardian(hold: Hold | None) -> int:
     """Fork a process that removes the placeholders if we are killed; returns the writing end of its lifeline."""
+    from agent.sandbox.placeholders import guard
+    from agent.sandbox.state import state_directory
+
     read, write = os.pipe()
     if os.fork() == 0:
         try:

@@ -6,8 +6,7 @@ Windows levels can hold a process only to what a legacy policy can say, so `beyo
 
 from __future__ import annotations
 
-from enum import Enum
-
+from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
 from agent.sandbox.paths import is_under
 from agent.sandbox.policy import (
@@ -24,7 +23,7 @@ from agent.sandbox.policy import (
 )
 
 
-class Mode(Enum):
+class Mode(Choice):
     """As configuration spells them."""
 
     READ_ONLY = "read-only"
@@ -92,9 +91,6 @@ def beyond_legacy(policy: Policy) -> str | None:
     if not policy.has_full_disk_read:
         granted = "'minimal'" if policy.minimal else "single paths"
         return f"reads are limited to {granted}, and a legacy policy reads everything"
-    if policy.rules["/"].access is Access.WRITE:
-        narrowing = next(rule for rule in policy.rules.values() if rule.access is not Access.WRITE)
-        return f"{narrowing.entry} narrows a writable root directory"
     writable = policy.writable_roots()
     for path in policy.readable_roots():
         outer = next((root for root in writable if is_under(path, root)), None)

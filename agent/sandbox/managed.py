@@ -38,10 +38,10 @@ def managed_ports(context: str | None, environ: Mapping[str, str]) -> tuple[int,
     """
     if context is None:
         return None
-    import json
+    from agent.sandbox.json_text import parse_json
 
     try:
-        parsed = json.loads(context)
+        parsed = parse_json(context)
     except ValueError as exc:
         raise PolicyError(f"not JSON: {exc}") from exc
     if not isinstance(parsed, dict):

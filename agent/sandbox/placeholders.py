@@ -10,7 +10,6 @@ This module imports nothing of ours, because it is also run by itself, as the gu
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
@@ -27,40 +26,8 @@ _GRACE_S = 0.05
 _GUARD_S = 10.0
 
 
-class StateUnusable(OSError):
-    """The directory for records cannot be used; nothing was made."""
-
-
 class Stale(Exception):
     """What the plan saw on the disk is not there any more: plan again."""
-
-
-def state_directory(make: bool = True) -> str:
-    """A directory of this user's for records and caches, which ends with the boot: 0700, made if needed.
-
-    /dev/shm before /tmp, since no sandbox sees the host's /dev/shm, while /tmp is usually a writable root.
-
-    Raises:
-        StateUnusable: It is not ours or open to others.
-    """
-    uid = os.geteuid()
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
-    path = f"{base}/countersign-sandbox-{uid}"
-    if not make:
-        return path
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as exc:
-        raise StateUnusable(exc.errno, f"cannot make {path!r} for the sandbox's records: {exc.strerror}") from exc
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
-        raise StateUnusable(
-            errno.EPERM,
-            f"{path!r} is to hold the sandbox's records, and is not a directory that only we may enter; remove it",
-        )
-    return path
 
 
 class Placeholders:

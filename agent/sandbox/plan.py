@@ -6,8 +6,7 @@ in which there is nothing to enforce.
 
 from __future__ import annotations
 
-from enum import Enum
-
+from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
 from agent.sandbox.policy import Network, Policy, ProfileKind
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from agent.sandbox.disk import Disk
 
 
-class Backend(Enum):
+class Backend(Choice):
     NONE = "none"
     SECCOMP = "seccomp"
     BUBBLEWRAP = "bubblewrap"

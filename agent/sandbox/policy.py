@@ -6,8 +6,7 @@ Pure. A profile is what configuration or JSON says (`profile_json`, `profile_tom
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
-
+from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
 from agent.sandbox.paths import ancestors, is_under, joined, normal
 
@@ -24,7 +23,7 @@ class PolicyError(ValueError):
     """A policy that cannot be used; the text names the key, the value and the rule."""
 
 
-class Access(IntEnum):
+class Access(Choice):
     """In the order in which equally specific entries win."""
 
     READ = 1
@@ -37,12 +36,12 @@ class Access(IntEnum):
         return self.name.lower()
 
 
-class Network(Enum):
+class Network(Choice):
     RESTRICTED = "restricted"
     ENABLED = "enabled"
 
 
-class ProfileKind(Enum):
+class ProfileKind(Choice):
     """Who confines: we do (managed), nobody does (disabled), something around us does (external)."""
 
     MANAGED = "managed"
@@ -196,7 +195,7 @@ class Policy:
                 self.minimal = self.minimal or entry.access is not Access.DENY
             for path in _paths(target, places):
                 known = self.rules.get(path)
-                if known is None or known.access < entry.access:
+                if known is None or known.access.value < entry.access.value:
                     self.rules[path] = Rule(path, entry.access, entry)
         # A literal `/` opens the whole tree, but only the `root` entry lifts the confinement of writes (as observed).
         self._root_entry_writes = any(

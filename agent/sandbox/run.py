@@ -18,8 +18,9 @@ from agent.sandbox import stage
 from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
 from agent.sandbox.launch import prepare, spawn
-from agent.sandbox.placeholders import Hold, state_directory
+from agent.sandbox.placeholders import Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
+from agent.sandbox.state import state_directory
 
 # As the original reports a command whose time was up (coreutils' timeout does, too).
 TIMED_OUT = 124

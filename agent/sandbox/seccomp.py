@@ -14,10 +14,10 @@ not run the program for these at all. So the order of the comparisons matters on
 come first, and a search tree would save nothing.
 """
 
-from enum import Enum
+from agent.sandbox.choice import Choice
 
 
-class NetworkFilter(Enum):
+class NetworkFilter(Choice):
     """Which program a confined command gets. With full disk write and network there is none."""
 
     RESTRICTED = "restricted"  # no network: only AF_UNIX, and no addresses, options or connections
