@@ -187,8 +187,7 @@ class _Case:
     def config(self) -> dict[str, Any]:
         """config.toml with the overrides; read once, and not at all where no file and no override is."""
         if self._config is None:
-            # Only read: the default home is not made for it.
-            home = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
+            home = _home()
             if not self._arguments.overrides and os.path.isdir(home) and not os.path.exists(f"{home}/config.toml"):
                 self._config = {}
                 return self._config
@@ -201,6 +200,9 @@ class _Case:
                 _fail(str(exc), 1)
         return self._config
 
+    def _is_overridden(self, *keys: str) -> bool:
+        return any(override.partition("=")[0].strip() in keys for override in self._arguments.overrides)
+
     def _feature(self, name: str) -> bool:
         features = self.config().get("features")
         return isinstance(features, dict) and features.get(name) is True
@@ -212,11 +214,15 @@ class _Case:
         named = arguments.values.get("profile")
         if "cd" in arguments.values:
             self.cwd = os.path.abspath(arguments.values["cd"])
-        if named is None and any(_sets_mode(override) for override in arguments.overrides):
+        chosen = named is not None or self._is_overridden("default_permissions")
+        if not chosen and self._is_overridden("sandbox_mode"):
             from agent.sandbox.legacy import to_profile
             from agent.sandbox.profile_toml import legacy_policy
 
-            legacy = legacy_policy(self.config(), os.path.expanduser("~"), self.cwd)
+            # Relative roots belong to where they are written down.
+            given_here = self._is_overridden("sandbox_workspace_write", "sandbox_workspace_write.writable_roots")
+            base = self.cwd if given_here else os.path.abspath(_home())
+            legacy = legacy_policy(self.config(), os.path.expanduser("~"), base)
             if legacy is not None:
                 self.name = f"sandbox_mode = {legacy.mode.value}"
                 return to_profile(legacy)
@@ -286,8 +292,9 @@ def _managed_ports() -> tuple[int, ...] | None:
     return managed_ports("{}", os.environ)
 
 
-def _sets_mode(override: str) -> bool:
-    return override.partition("=")[0].strip() == "sandbox_mode"
+def _home() -> str:
+    """CODEX_HOME, which is only read: the default one is not made for it."""
+    return os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
 
 
 def _run(arguments: _Arguments) -> int:

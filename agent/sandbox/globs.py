@@ -1,7 +1,10 @@
 """Deny patterns: what they mean, and which files they match now.
 
-Pure but for the disk that is asked. `*` and `?` stay within a component, `**` spans components, `[...]` is a class
-(`!` or `^` negates), `{a,b}` are alternatives; a `[` without its `]` is a letter. Matches are files, never directories.
+Pure but for the disk that is asked. `*` and `?` stay within a component; `**` as a whole component spans components,
+and is a `*` elsewhere; `[...]` is a class (`!` or `^` negates), which may match a `/` too; `{a,b}` are alternatives; a
+`[` without its `]` is a letter. A pattern is a path first: double slashes, `.` and `..` are resolved. Matches are
+files, never directories. Compared with codex 0.169 on some thousand random patterns; an empty alternative, which that
+one forgets, counts here.
 """
 
 from __future__ import annotations
@@ -9,21 +12,15 @@ from __future__ import annotations
 import re
 
 from agent.sandbox.disk import Kind, Route
-from agent.sandbox.paths import is_under, joined, normal
+from agent.sandbox.paths import METACHARACTERS, joined, normal
 from agent.sandbox.policy import PolicyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agent.sandbox.disk import Disk
 
-METACHARACTERS = "*?["
 # Above this the mounts would not fit into one launch, and the walk would have cost seconds.
 MAX_MATCHES = 8192
-
-
-def is_glob(text: str) -> bool:
-    """Whether configuration takes a path for a pattern."""
-    return any(character in text for character in METACHARACTERS)
 
 
 def search_root(pattern: str) -> str:
@@ -33,8 +30,9 @@ def search_root(pattern: str) -> str:
         PolicyError: There is none below `/`, or no metacharacter: such a pattern would mean a walk over the whole disk,
             or is a path that was meant as one.
     """
+    pattern = normal(pattern)
     first = min((pattern.index(mark) for mark in METACHARACTERS if mark in pattern), default=None)
-    root = normal(pattern[: pattern.rindex("/", 0, first)]) if first is not None else "/"
+    root = pattern[: pattern.rindex("/", 0, first)] or "/" if first is not None else "/"
     if root == "/":
         raise PolicyError(
             f"unreadable glob `{pattern}` cannot be safely expanded; use a pattern with a non-root directory prefix"
@@ -50,12 +48,20 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
         max_depth: Levels below the fixed directory; 1 is its own files. None for all.
 
     Raises:
-        PolicyError: The pattern has no fixed directory, or matches more than MAX_MATCHES files.
+        PolicyError: The pattern has no fixed directory, is malformed, or matches more than MAX_MATCHES files.
     """
+    pattern = normal(pattern)
     root = search_root(pattern)
     # Symlinks before the fixed directory's end are followed once; those below are not.
     real = Route(root, disk).real
-    matches = re.compile(to_regex(pattern[len(_as_spelled(pattern, root)) :].lstrip("/")), re.DOTALL).fullmatch
+    try:
+        matches = re.compile(to_regex(pattern[len(root) + 1 :]), re.DOTALL).fullmatch
+    except ValueError as exc:
+        raise PolicyError(
+            f"deny pattern {pattern!r} is malformed: {exc}; with a backslash before it a sign is a letter"
+        ) from exc
+    except re.PatternError as exc:
+        raise PolicyError(f"deny pattern {pattern!r} has a class that ends before it begins: {exc.msg}") from exc
     found: list[str] = []
     pending = [("", 1)]
     while pending:
@@ -75,27 +81,25 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
     return sorted(found)
 
 
-def _as_spelled(pattern: str, root: str) -> str:
-    """The part of the pattern that normalises to its search root, with double slashes and dots as they stand."""
-    end = len(root)
-    while not is_under(normal(pattern[:end] or "/"), root) or (end < len(pattern) and pattern[end] != "/"):
-        end += 1
-    return pattern[:end]
-
-
 def to_regex(pattern: str) -> str:
-    """A regular expression for the whole of a path relative to where the pattern starts."""
+    """A regular expression for the whole of a path relative to where the pattern starts.
+
+    Raises:
+        ValueError: A brace without its other one, or a backslash at the end. A pattern that cannot be meant so denies
+            nothing if it is taken by the letter, so it is refused.
+    """
     out, at, depth = [], 0, 0
     while at < len(pattern):
         mark = pattern[at]
-        if pattern.startswith("**/", at) and (at == 0 or pattern[at - 1] == "/"):
+        before = pattern[at - 1] if at else "/"
+        starts_component = before == "/" or (depth > 0 and before in "{,")
+        if starts_component and pattern.startswith("**/", at):
             out.append("(?:.*/)?")
             at += 3
             continue
-        if pattern.startswith("**", at):
+        if before == "/" and pattern[at:] == "**":
             out.append(".*")
-            at += 2
-            continue
+            break
         at += 1
         if mark == "*":
             out.append("[^/]*")
@@ -104,20 +108,26 @@ def to_regex(pattern: str) -> str:
         elif mark == "[" and (end := _class_end(pattern, at)) is not None:
             out.append(_class(pattern[at:end]))
             at = end + 1
-        elif mark == "{" and "}" in pattern[at:]:
+        elif mark == "{":
             out.append("(?:")
             depth += 1
-        elif mark == "}" and depth:
+        elif mark == "}":
+            if not depth:
+                raise ValueError("a '}' without its '{'")
             out.append(")")
             depth -= 1
         elif mark == "," and depth:
             out.append("|")
-        elif mark == "\\" and at < len(pattern):
+        elif mark == "\\":
+            if at == len(pattern):
+                raise ValueError("a backslash with nothing behind it")
             out.append(re.escape(pattern[at]))
             at += 1
         else:
             out.append(re.escape(mark))
-    return "".join(out) + ")" * depth
+    if depth:
+        raise ValueError("a '{' without its '}'")
+    return "".join(out)
 
 
 def _class_end(pattern: str, at: int) -> int | None:
@@ -129,7 +139,6 @@ def _class_end(pattern: str, at: int) -> int | None:
 
 def _class(content: str) -> str:
     negated = content[0] in "!^"
-    # A class never matches the separator, as in a shell.
     body = (content[1:] if negated else content).replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
     body = body.replace("^", "\\^").replace("&", "\\&").replace("~", "\\~").replace("|", "\\|")
-    return f"(?!/)[{'^' if negated else ''}{body}]"
+    return f"[{'^' if negated else ''}{body}]"

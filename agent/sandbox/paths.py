@@ -8,6 +8,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+METACHARACTERS = "*?[]"
+
+
+def is_glob(text: str) -> bool:
+    """Whether configuration takes a path for a pattern (`globs` says what one means)."""
+    return any(character in text for character in METACHARACTERS)
+
 
 def normal(path: str) -> str:
     """An absolute path without `.`, `..`, empty components and trailing slash."""

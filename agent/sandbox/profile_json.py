@@ -166,7 +166,8 @@ def _target(value: Any, where: str) -> Target:
             pattern = _text(_member(given, "pattern", where), f"{where}.pattern")
             if not pattern:
                 raise PolicyError(f"{where}.pattern is empty; it is a glob, e.g. '/src/**/*.env'")
-            return GlobTarget(pattern)
+            # How codex writes a pattern below each workspace root; as a path it would match nothing.
+            return GlobTarget(pattern.removeprefix("codex-project-roots://"))
         case "special":
             _only(given, where, ("type", "value"))
             return _special(_object(_member(given, "value", where), f"{where}.value"), f"{where}.value")
