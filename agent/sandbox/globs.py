@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from agent.sandbox.disk import Kind, Route
-from agent.sandbox.paths import METACHARACTERS, joined, normal
+from agent.sandbox.paths import is_glob, joined, normal, split_pattern
 from agent.sandbox.policy import PolicyError
 
 TYPE_CHECKING = False
@@ -30,13 +30,11 @@ def search_root(pattern: str) -> str:
         PolicyError: There is none below `/`, or no metacharacter: such a pattern would mean a walk over the whole disk,
             or is a path that was meant as one.
     """
-    pattern = normal(pattern)
-    first = min((pattern.index(mark) for mark in METACHARACTERS if mark in pattern), default=None)
-    root = pattern[: pattern.rindex("/", 0, first)] or "/" if first is not None else "/"
-    if root == "/":
+    root, rest = split_pattern(normal(pattern))
+    if root == "/" or not is_glob(rest):
         raise PolicyError(
             f"unreadable glob `{pattern}` cannot be safely expanded; use a pattern with a non-root directory prefix"
-            + ("" if first is not None else ", or a plain path entry: it has no wildcard")
+            + ("" if is_glob(rest) else ", or a plain path entry: it has no wildcard")
         )
     return root
 
@@ -55,7 +53,7 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
     # Symlinks before the fixed directory's end are followed once; those below are not.
     real = Route(root, disk).real
     try:
-        matches = re.compile(to_regex(pattern[len(root) + 1 :]), re.DOTALL).fullmatch
+        matches = re.compile(to_regex(split_pattern(pattern)[1]), re.DOTALL).fullmatch
     except ValueError as exc:
         raise PolicyError(
             f"deny pattern {pattern!r} is malformed: {exc}; with a backslash before it a sign is a letter"
@@ -139,6 +137,13 @@ def _class_end(pattern: str, at: int) -> int | None:
 
 def _class(content: str) -> str:
     negated = content[0] in "!^"
-    body = (content[1:] if negated else content).replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-    body = body.replace("^", "\\^").replace("&", "\\&").replace("~", "\\~").replace("|", "\\|")
-    return f"[{'^' if negated else ''}{body}]"
+    body = content[1:] if negated else content
+    out, at = [], 0
+    while at < len(body):
+        if body[at + 1 : at + 2] == "-" and at + 2 < len(body):
+            out.append(f"{re.escape(body[at])}-{re.escape(body[at + 2])}")
+            at += 3
+        else:
+            out.append(re.escape(body[at]))
+            at += 1
+    return f"[{'^' if negated else ''}{''.join(out)}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
-from agent.sandbox.paths import is_under
+from agent.sandbox.paths import ancestors, is_under, joined
 from agent.sandbox.policy import (
     DISABLED,
     PROTECTED_NAMES,
@@ -91,13 +91,16 @@ def beyond_legacy(policy: Policy) -> str | None:
     if not policy.has_full_disk_read:
         granted = "'minimal'" if policy.minimal else "single paths"
         return f"reads are limited to {granted}, and a legacy policy reads everything"
-    writable = policy.writable_roots()
+    writable = set(policy.writable_roots())
     for path in policy.readable_roots():
-        outer = next((root for root in writable if is_under(path, root)), None)
+        outer = next((above for above in ancestors(path) if above in writable), None)
         if outer is not None and policy.protection_of(path) != path:
             return f"{policy.rules[path].entry} is read-only inside the writable {outer!r}"
-    for inner in writable:
-        for outer in writable:
-            if inner != outer and any(is_under(inner, f"{outer.rstrip('/')}/{name}") for name in PROTECTED_NAMES):
+    for inner in sorted(writable):
+        for outer in ancestors(inner):
+            if outer in writable and any(is_under(inner, joined(outer, name)) for name in PROTECTED_NAMES):
                 return f"{policy.rules[inner].entry} opens a name that is protected in the writable {outer!r}"
+    for root in policy.places.project_roots if writable else ():
+        if not policy.can_write(root):
+            return f"the workspace {root!r} is not writable, as it is in any legacy policy that opens anything"
     return None

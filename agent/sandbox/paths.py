@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 METACHARACTERS = "*?[]"
+# What else does not stand for itself in a pattern.
+_SIGNS = METACHARACTERS + "{}\\"
 
 
 def is_glob(text: str) -> bool:
@@ -27,6 +29,41 @@ def joined(directory: str, path: str) -> str:
     if path.startswith("/"):
         return path
     return directory + path if directory.endswith("/") else f"{directory}/{path}"
+
+
+def as_pattern(path: str) -> str:
+    """The pattern that means just this path."""
+    return "".join(f"\\{mark}" if mark in _SIGNS else mark for mark in path)
+
+
+def split_pattern(pattern: str) -> tuple[str, str]:
+    """The fixed directory that an absolute pattern starts in, as a path, and the rest; no rest if it is no pattern.
+
+    ("/src/**/*.env") -> ("/src", "**/*.env"); a sign with a backslash before it is a letter.
+    """
+    parts = pattern.split("/")
+    fixed: list[str] = []
+    for part in parts:
+        letters = _letters(part)
+        if letters is None:
+            break
+        fixed.append(letters)
+    return "/".join(fixed) or "/", "/".join(parts[len(fixed) :])
+
+
+def _letters(part: str) -> str | None:
+    """A component of a pattern that stands for itself, without its backslashes; None if it does not."""
+    letters, at = "", 0
+    while at < len(part):
+        if part[at] == "\\":
+            at += 1
+            if at == len(part):
+                return None
+        elif part[at] in _SIGNS:
+            return None
+        letters += part[at]
+        at += 1
+    return letters
 
 
 def is_under(path: str, directory: str) -> bool:

@@ -187,7 +187,7 @@ def plan(policy: Policy, command: Command, host: Host, options: Options | None =
     if host.platform == "win32":
         from agent.sandbox.windows import windows_plan
 
-        return windows_plan(policy, host)
+        return windows_plan(policy, host, options.managed_ports is not None)
     if host.platform == "darwin":
         from agent.sandbox.seatbelt import seatbelt_plan
 

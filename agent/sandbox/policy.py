@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
-from agent.sandbox.paths import ancestors, is_under, joined, normal
+from agent.sandbox.paths import ancestors, as_pattern, is_under, joined, normal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Policy:
             if isinstance(target, GlobTarget):
                 # As observed: a pattern that grants is ignored at run time; only configuration refuses it.
                 if entry.access is Access.DENY:
-                    absolute = dict.fromkeys(joined(root, target.pattern) for root in places.project_roots)
+                    absolute = dict.fromkeys(joined(as_pattern(root), target.pattern) for root in places.project_roots)
                     self.globs += [DenyGlob(pattern, entry) for pattern in absolute]
                 continue
             if isinstance(target, SpecialTarget) and target.kind == "minimal":

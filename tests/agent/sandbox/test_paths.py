@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sandbox.paths import ancestors, is_glob, is_under, joined, levels, normal
+from agent.sandbox.paths import ancestors, as_pattern, is_glob, is_under, joined, levels, normal, split_pattern
 
 parts = st.sampled_from(["a", "b", "ab", ".git", "..a", "*", "a b", "é", "\n"])
 spelled = st.lists(st.one_of(parts, st.sampled_from(["", ".", ".."])), max_size=6).map(
@@ -71,3 +71,24 @@ def test_levels_lead_from_the_top_down_to_the_bottom(top, bottom):
 def test_any_sign_of_a_pattern_makes_one(text):
     assert is_glob(text)
     assert not is_glob("/a/{b,c}~!^-\\.")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "directory", "rest"),
+    [
+        ("/src/**/*.env", "/src", "**/*.env"),
+        ("/src/a{b,c}/x", "/src", "a{b,c}/x"),
+        ("/*.env", "/", "*.env"),
+        ("/a/b", "/a/b", ""),
+        (r"/a/\[b\]/*.env", "/a/[b]", "*.env"),
+        (r"/a/b\\c/?", r"/a/b\c", "?"),
+        ("/a/b\\", "/a", "b\\"),
+    ],
+)
+def test_a_pattern_starts_in_a_fixed_directory(pattern, directory, rest):
+    assert split_pattern(pattern) == (directory, rest)
+
+
+@given(st.text(alphabet="ab*?[]{}\\!,- ", min_size=1, max_size=8).filter(lambda name: name not in (".", "..")))
+def test_a_path_as_a_pattern_is_fixed_and_means_itself(name):
+    assert split_pattern(as_pattern(f"/{name}")) == (f"/{name}", "")
