@@ -6,6 +6,7 @@ first what answers requests, then the proxy (mitmproxy is most of the start), th
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib
 import logging
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.home import installation_id
+from agent.home import ConfigBroken, config_path, installation_id, position_of_key
 from agent.machine import identity_of_this_machine
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import Unavailable
@@ -42,6 +43,8 @@ _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
 # As often as the original, on each transport.
 STREAM_RETRIES = 5
+# Seconds that a refresh of the sign-in gets at the end.
+REFRESH_PATIENCE_S = 5.0
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
 LOADING_SWITCH_INTERVAL_S = 0.0005
 
@@ -52,12 +55,19 @@ class App:
     Args:
         home: CODEX_HOME.
         config: config.toml with the overrides, as plain data.
+        broken: Why there is nothing of config.toml in it.
     """
 
-    def __init__(self, settings: ProxySettings, home: str, config: dict[str, Any]) -> None:
+    def __init__(self, settings: ProxySettings, home: str, config: dict[str, Any], broken: ConfigBroken | None) -> None:
         self._settings = settings
         self._home = home
         self._config = config
+        self._config_problem: str | None = None
+        self._config_warning: dict[str, Any] | None = None
+        if broken is not None:
+            logger.warning("%s; no thread can start until it is mended", broken)
+            self._config_problem = str(broken)
+            self._config_warning = _config_warning(str(broken), broken.path, broken.position)
         self._connections = Connections()
         self._loop = asyncio.get_running_loop()
         self._methods: asyncio.Future[Methods] = self._loop.create_future()
@@ -87,8 +97,11 @@ class App:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
+        self._give_up("the app-server is ending")
         if self._core is not None:
             await self._core.aclose()
+        if self._auth is not None:
+            await self._auth.aclose(REFRESH_PATIENCE_S)  # it needs the proxy
         if self._http is not None:
             await self._http.aclose()
         await self._stack.aclose()
@@ -112,21 +125,26 @@ class App:
         sys.setswitchinterval(LOADING_SWITCH_INTERVAL_S)
         try:
             await _imported(self._loop, (*_TO_ANSWER, "agent.config") if self._config else _TO_ANSWER)
+            self._check_config()
             self._methods.set_result(self._build_core())
             self._tell_account()
             await _imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
         except Exception as exc:
             logger.error("the app-server cannot work: %s", exc)
-            for future in (self._methods, self._endpoint):
-                if not future.done():
-                    future.set_exception(Unavailable(str(exc), "other"))
-                    future.exception()  # it is told to whoever asks; nobody may
+            self._give_up(str(exc))
         finally:
             sys.setswitchinterval(interval)
             # The modules stay for good: the collector need not look at them again.
             gc.freeze()
             gc.enable()
+
+    def _give_up(self, reason: str) -> None:
+        """Nobody waits any more for what was not built."""
+        for future in (self._methods, self._endpoint):
+            if not future.done():
+                future.set_exception(Unavailable(reason, "other"))
+                future.exception()  # it is told to whoever asks; nobody may
 
     def _build_core(self) -> Methods:
         from agent.auth import Auth
@@ -164,6 +182,7 @@ class App:
             connections=self._connections,
             auth=auth,
             config=self._config,
+            config_problem=self._config_problem,
             origin=self._origin,
             originator=lambda: self._client_identity().originator,
             models=models,
@@ -174,12 +193,13 @@ class App:
         from agent.attestation import DesktopAttestation
         from agent.model.endpoint import ProxyEndpoint
         from certs.run_directory import RunDirectory
-        from certs.trust import client_context
+        from certs.trust import client_context, trust_also
         from proxy.credentials import Credentials
         from proxy.server import LOOPBACK, ProxyServer
 
         settings = self._settings
         credentials = settings.credentials or Credentials.random()
+        context = client_context()
         run = self._stack.enter_context(RunDirectory())
         proxy = await self._stack.enter_async_context(
             ProxyServer(
@@ -192,9 +212,10 @@ class App:
                 port=settings.port,
                 mode=settings.stamp,
                 on_failure=settings.on_failure,
+                on_renewed=functools.partial(trust_also, context),
             )
         )
-        context = client_context(proxy.ca_pem)
+        trust_also(context, proxy.ca_pem)
         return ProxyEndpoint(
             LOOPBACK, proxy.port, credentials.user, credentials.secret, context, str(proxy.bundle_file)
         )  # fmt: skip
@@ -228,8 +249,25 @@ class App:
             "installationId": self._installation_id,
             "environmentId": None,
         }
+        if self._config_warning is not None:
+            connection.notify("configWarning", self._config_warning)
         connection.notify("remoteControl/status/changed", status)
         self._load()
+
+    def _check_config(self) -> None:
+        """Tell clients of a key that no thread will start with, as the original does; it can be overridden yet."""
+        if not self._config:
+            return
+        from agent.config import ConfigError, thread_defaults
+
+        try:
+            thread_defaults(self._config, {})
+        except ConfigError as exc:
+            logger.warning("config.toml: %s", exc)
+            position = position_of_key(self._home, exc.key)
+            path = None if position is None else config_path(self._home)
+            self._config_warning = _config_warning(str(exc), path, position)
+            self._connections.broadcast("configWarning", self._config_warning)
 
     def _tell_account(self) -> None:
         from agent.auth import AuthFailed
@@ -243,6 +281,17 @@ class App:
         if account is not None:
             plan = None if account.mode == "apikey" else account.plan or "unknown"
             self._connections.broadcast("account/updated", {"authMode": account.mode, "planType": plan})
+
+
+def _config_warning(details: str, path: str | None, position: tuple[int, int] | None) -> dict[str, Any]:
+    """The params of the original's notification; lines and columns count from 1."""
+    warning: dict[str, Any] = {"summary": "Invalid configuration; using defaults.", "details": details}
+    if path is not None:
+        warning["path"] = path
+    if position is not None:
+        place = {"line": position[0], "column": position[1]}
+        warning["range"] = {"start": place, "end": place}
+    return warning
 
 
 async def _imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ The file is the original's, shared with it: unknown members are kept, and it is 
 import asyncio
 import base64
 import json
+import logging
 import os
 import tempfile
 import time
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 REFRESH_URL = "https://auth.openai.com/oauth/token"
 # The original's public client id (observed in its refresh requests).
@@ -70,7 +73,7 @@ class Auth:
         self._path = home / "auth.json"
         self._post_json = post_json
         self._content: dict[str, Any] | None = None
-        self._lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     def load(self) -> None:
         """Read the file anew.
@@ -85,19 +88,24 @@ class Auth:
             return
         except OSError as exc:
             raise AuthFailed(f"{str(self._path)!r} cannot be read: {exc.strerror}") from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             # Not the decoder's text: it may quote the file.
             raise AuthFailed(f"{str(self._path)!r} is not JSON; sign in again") from exc
-        tokens = content.get("tokens") if isinstance(content, dict) else None
-        key = content.get("OPENAI_API_KEY") if isinstance(content, dict) else None
-        if isinstance(tokens, dict):
-            for name in ("access_token", "refresh_token"):
-                if not _usable(tokens.get(name)):
-                    raise AuthFailed(f"{str(self._path)!r} has no usable tokens.{name}; sign in again")
-        elif not isinstance(key, str) or not key:
-            raise AuthFailed(f"{str(self._path)!r} holds neither tokens nor an API key; sign in again")
-        elif not _usable(key):
-            raise AuthFailed(f"{str(self._path)!r} has no usable OPENAI_API_KEY; sign in again")
+        if not isinstance(content, dict):
+            raise AuthFailed(f"{str(self._path)!r} is no JSON object; sign in again")
+        match _mode(content):
+            case "apikey":
+                if not _usable(content.get("OPENAI_API_KEY")):
+                    raise AuthFailed(f"{str(self._path)!r} has no usable OPENAI_API_KEY; sign in again")
+            case "chatgpt":
+                tokens = content.get("tokens")
+                if not isinstance(tokens, dict):
+                    raise AuthFailed(f"{str(self._path)!r} holds neither tokens nor an API key; sign in again")
+                for name in ("access_token", "refresh_token"):
+                    if not _usable(tokens.get(name)):
+                        raise AuthFailed(f"{str(self._path)!r} has no usable tokens.{name}; sign in again")
+            case _:
+                raise AuthFailed(f"{str(self._path)!r} has an auth_mode that is not supported; sign in again")
         self._content = content
 
     def account(self) -> Account | None:
@@ -105,9 +113,9 @@ class Auth:
         self.load()
         if self._content is None:
             return None
-        tokens = self._content.get("tokens")
-        if not isinstance(tokens, dict):
+        if _mode(self._content) == "apikey":
             return Account("apikey")
+        tokens = self._content["tokens"]
         claims = _claims(tokens.get("id_token")) | _claims(tokens["access_token"])
         ours = claims.get(_CLAIMS)
         ours = ours if isinstance(ours, dict) else {}
@@ -131,51 +139,83 @@ class Auth:
             self.load()
         if self._content is None:
             raise NotSignedIn(f"nobody is signed in: there is no {str(self._path)!r}; sign in with the desktop first")
-        tokens = self._content.get("tokens")
-        if isinstance(tokens, dict) and _expires_at(tokens["access_token"]) < time.time() + EXPIRY_MARGIN_S:
-            await self.refresh("proactive_expiry", tokens["access_token"])
+        if _mode(self._content) == "chatgpt":
+            token = self._content["tokens"]["access_token"]
+            if _expires_at(token) < time.time() + EXPIRY_MARGIN_S:
+                await self.refresh("proactive_expiry", token)
         return self._bearer()
 
     async def refresh(self, reason: str, rejected: str) -> None:
         """Get new tokens and keep them, unless somebody has replaced `rejected` meanwhile.
 
+        Whoever comes while one runs waits for that one. It goes on when all of them have given up: the service has
+        replaced the refresh token by then, and an answer that is not kept signs the user out.
+
         Raises:
             RefreshFailed: The sign-in service failed or could not be reached.
             AuthFailed: It refused, there is nothing to refresh, or the new tokens cannot be kept.
         """
-        async with self._lock:
-            self.load()  # the original, or another process of ours, may have been here
-            content = self._content
-            tokens = content.get("tokens") if content is not None else None
-            if content is None or not isinstance(tokens, dict):
-                raise AuthFailed("only ChatGPT credentials can be refreshed")
-            if tokens["access_token"] != rejected:
-                return
-            body = {
-                "client_id": CLIENT_ID,
-                "grant_type": "refresh_token",
-                "refresh_token": tokens["refresh_token"],
-                "refresh_reason": reason,
-            }
-            status, answer = await self._post_json(REFRESH_URL, body)
-            if status in (400, 401, 403):
-                raise AuthFailed(f"the sign-in is no longer valid (the service answered {status}); sign in again")
-            new: dict[str, Any] = {}
-            if status == 200 and isinstance(answer, dict):
-                new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
-            if "access_token" not in new or not all(_usable(token) for token in new.values()):
-                raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
-            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-            self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": now}
-            _replace(self._path, json.dumps(self._content, indent=2))
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh(reason, rejected))
+            self._refreshing.add_done_callback(self._refreshed)
+        await asyncio.shield(self._refreshing)
+
+    async def aclose(self, patience_s: float) -> None:
+        """Let a refresh that runs come to its end, but not longer than this."""
+        if self._refreshing is not None:
+            _, late = await asyncio.wait({self._refreshing}, timeout=patience_s)
+            for task in late:
+                logger.warning("a refresh of the sign-in was given up; the next start may ask to sign in again")
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # it is told to whoever waits; nobody may
+
+    async def _refresh(self, reason: str, rejected: str) -> None:
+        self.load()  # the original, or another process of ours, may have been here
+        content = self._content
+        if content is None or _mode(content) != "chatgpt":
+            raise AuthFailed("only ChatGPT credentials can be refreshed")
+        tokens = content["tokens"]
+        if tokens["access_token"] != rejected:
+            return
+        body = {
+            "client_id": CLIENT_ID,
+            "grant_type": "refresh_token",
+            "refresh_token": tokens["refresh_token"],
+            "refresh_reason": reason,
+        }
+        status, answer = await self._post_json(REFRESH_URL, body)
+        if status in (400, 401, 403):
+            raise AuthFailed(f"the sign-in is no longer valid (the service answered {status}); sign in again")
+        new: dict[str, Any] = {}
+        if status == 200 and isinstance(answer, dict):
+            new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
+        if "access_token" not in new or not all(_usable(token) for token in new.values()):
+            raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": now}
+        _replace(self._path, json.dumps(self._content, indent=2))
 
     def _bearer(self) -> Bearer:
         content = self._content
         assert content is not None
-        tokens = content.get("tokens")
-        if not isinstance(tokens, dict):
-            return Bearer("apikey", str(content["OPENAI_API_KEY"]))
-        return Bearer("chatgpt", tokens["access_token"], _optional(tokens.get("account_id")))
+        if _mode(content) == "apikey":
+            return Bearer("apikey", content["OPENAI_API_KEY"])
+        tokens = content["tokens"]
+        account_id = tokens.get("account_id")
+        return Bearer("chatgpt", tokens["access_token"], account_id if _usable(account_id) else None)
+
+
+def _mode(content: dict[str, Any]) -> str:
+    """Whose credentials count where there are several: `auth_mode`, else the API key, else the tokens (observed)."""
+    named = content.get("auth_mode")
+    if named is None:
+        return "apikey" if content.get("OPENAI_API_KEY") else "chatgpt"
+    return {"apikey": "apikey", "chatgpt": "chatgpt", "chatgptAuthTokens": "chatgpt"}.get(str(named), "")
 
 
 def _claims(token: object) -> dict[str, Any]:
@@ -185,7 +225,7 @@ def _claims(token: object) -> dict[str, Any]:
     payload = token.split(".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
 

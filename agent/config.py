@@ -13,7 +13,15 @@ SUPPORTED_PROVIDER = "openai"
 
 
 class ConfigError(ValueError):
-    """A key that cannot be used; the text names it, the value and the rule."""
+    """A key that cannot be used; the text names it, the value and the rule.
+
+    Args:
+        key: The top-level key; "" where it is not one value that is wrong.
+    """
+
+    def __init__(self, text: str, key: str = "") -> None:
+        super().__init__(text)
+        self.key = key
 
 
 def _approval_policy(value: Any) -> Any:
@@ -50,7 +58,7 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         key = ".".join(str(part) for part in error["loc"])
-        raise ConfigError(f"{key} is {error['input']!r}: {error['msg']}") from exc
+        raise ConfigError(f"{key} is {error['input']!r}: {error['msg']}", str(error["loc"][0])) from exc
     if parsed.model_provider != SUPPORTED_PROVIDER:
         defined = config.get("model_providers")
         if isinstance(defined, dict) and parsed.model_provider in defined:

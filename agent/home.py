@@ -9,6 +9,21 @@ class HomeError(Exception):
     """CODEX_HOME or its config.toml cannot be used; the text says why and what to do."""
 
 
+class ConfigBroken(HomeError):
+    """config.toml cannot be read, or is not TOML.
+
+    Args:
+        position: (line, column) of what is wrong, from 1; None where there is none.
+        may_be_ours: The settings of the proxy may be in it, so that it cannot be done without.
+    """
+
+    def __init__(self, text: str, path: str, position: tuple[int, int] | None, may_be_ours: bool) -> None:
+        super().__init__(text)
+        self.path = path
+        self.position = position
+        self.may_be_ours = may_be_ours
+
+
 def codex_home(environ: Mapping[str, str]) -> str:
     """$CODEX_HOME, which must exist; else ~/.codex, which is made.
 
@@ -32,23 +47,61 @@ def load_config(home: str, overrides: Sequence[str]) -> dict[str, Any]:
     """config.toml with the `-c key=value` overrides applied, as plain data.
 
     Raises:
-        HomeError: Not TOML, or an override without "=".
+        ConfigBroken: The file cannot be read, or is not TOML.
+        HomeError: An override without "=".
     """
-    path = os.path.join(home, "config.toml")
+    path = config_path(home)
     config: dict[str, Any] = {}
     if os.path.exists(path):
         import tomllib
 
+        content = b""
         try:
             with open(path, "rb") as file:
-                config = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise HomeError(f"{path!r} is not TOML: {exc}") from exc
+                content = file.read()
+            config = tomllib.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as exc:
+            text = f"{path!r} is not TOML: {exc}"
+            raise ConfigBroken(text, path, _position(str(exc)), b"countersign" in content) from exc
         except OSError as exc:
-            raise HomeError(f"{path!r} cannot be read: {exc.strerror}") from exc
+            raise ConfigBroken(f"{path!r} cannot be read: {exc.strerror}", path, None, False) from exc
+    return override_config(config, overrides)
+
+
+def override_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The same with the `-c key=value` overrides applied. Raises HomeError for one without "="."""
     for override in overrides:
         _apply(config, override)
     return config
+
+
+def config_path(home: str) -> str:
+    return os.path.join(home, "config.toml")
+
+
+def position_of_key(home: str, key: str) -> tuple[int, int] | None:
+    """(line, column) of the value of a top-level key in config.toml, from 1; None if it is not found there."""
+    import re
+
+    try:
+        with open(config_path(home), encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError):
+        return None
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith("["):
+            return None
+        if (found := re.match(rf"\s*(['\"]?){re.escape(key)}\1\s*=\s*", line)) is not None:
+            return number, found.end() + 1
+    return None
+
+
+def _position(reason: str) -> tuple[int, int] | None:
+    """From the text of tomllib's error; only CPython 3.14 has it as attributes."""
+    import re
+
+    found = re.search(r"\(at line (\d+), column (\d+)\)$", reason)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def installation_id(home: str) -> str:

@@ -20,8 +20,10 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "certs.trust": (("certs",), ("certifi",)),
     "proxy": (("proxy", "certs"), ()),
     "proxy.gate": (("proxy",), ("mitmproxy",)),
+    "proxy.listener": (("proxy",), ("mitmproxy",)),
     "proxy.stamp": (("proxy",), ("mitmproxy",)),
-    "proxy.server": (("proxy", "certs"), ("mitmproxy", "cryptography", "certifi")),
+    "proxy.run_authority": (("certs",), ("certifi",)),
+    "proxy.server": (("proxy", "certs"), ("mitmproxy", "cryptography")),
     "proxy.standins": (("proxy.standins", "certs"), ("aiohttp", "zstandard")),
     "agent.sandbox": (("agent.sandbox",), ()),
     # Of the model only what it says, not how it is reached.

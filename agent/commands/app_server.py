@@ -7,20 +7,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import argparse
+
+    from agent.home import ConfigBroken
     from agent.rpc.greeting import Greeting
     from agent.settings import ProxySettings
 
 STDIO = "stdio://"
 # Arguments with which nothing can be wrong, so that a waiting client may be answered before they are parsed.
-_HARMLESS = frozenset({"--listen", STDIO, "--stdio", "-q", "--quiet", "-v", "--verbose"})
+_HARMLESS = frozenset(
+    {
+        *("--listen", STDIO, "--stdio", "-q", "--quiet", "-v", "--verbose"),
+        *("--analytics-default-enabled", "--strict-config"),
+    }
+)
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     # Until everything is loaded nothing becomes garbage, and looking for it is a tenth of the start.
     gc.disable()
+    _hold_standard_descriptors()
     greeting = _greet() if not overrides and _HARMLESS.issuperset(argv) else None
 
     from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
+    from agent.home import ConfigBroken
 
     parser = Parser(
         "app-server",
@@ -28,17 +38,64 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     )
     parser.add_argument("--listen", default=STDIO, metavar="URL", help=f"only {STDIO} (the default)")
     parser.add_argument("--stdio", action="store_const", dest="listen", const=STDIO, help=f"the same as {STDIO}")
+    for flag in ("--enable", "--disable"):
+        value = "features.{}=" + str(flag == "--enable").lower()
+        parser.add_argument(
+            flag,
+            action="append",
+            dest="overrides",
+            type=value.format,
+            metavar="FEATURE",
+            help=f"the same as -c {value}",
+        )
+    parser.add_argument("--analytics-default-enabled", action="store_true", help="accepted; nothing is measured here")
+    parser.add_argument("--strict-config", action="store_true", help="accepted; the table of the proxy always is")
     parser.add_proxy_options()
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
     if arguments.listen != STDIO:
         text = f"--listen {arguments.listen} is not supported by countersign; only {STDIO} is"
         return fail("app-server", CommandFailed(text, 2))
+    broken: ConfigBroken | None = None
     try:
-        settings, home, config = read_settings(arguments, overrides)
+        try:
+            settings, home, config = read_settings(arguments, overrides)
+        except CommandFailed as exc:
+            # The original tells its client, and goes on without the file.
+            if not isinstance(exc.__cause__, ConfigBroken) or exc.__cause__.may_be_ours:
+                raise
+            broken = exc.__cause__
+            settings, home, config = _read_without_file(arguments, overrides)
     except CommandFailed as exc:
         return fail("app-server", exc)
-    return run("app-server", _serve(settings, home, config, greeting))
+    return run("app-server", _serve(settings, home, config, broken, greeting))
+
+
+def _read_without_file(
+    arguments: "argparse.Namespace", overrides: Sequence[str]
+) -> "tuple[ProxySettings, str, dict[str, Any]]":
+    """As `read_settings`, from the flags and the environment alone."""
+    from agent.commands.common import CommandFailed
+    from agent.home import HomeError, codex_home, override_config
+    from agent.settings import TABLE, SettingError, proxy_settings
+
+    try:
+        config = override_config({}, [*overrides, *arguments.overrides])
+        table = config.get(TABLE, {})
+        if not isinstance(table, dict):
+            raise SettingError(f"-c {TABLE} must be a table, found {table!r}")
+        return proxy_settings(vars(arguments), os.environ, table), codex_home(os.environ), config
+    except (HomeError, SettingError) as exc:
+        raise CommandFailed(str(exc), 2) from exc
+
+
+def _hold_standard_descriptors() -> None:
+    """Open those that were closed, as Rust's runtime does: else the next file would be taken for stdout."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
 
 
 def _greet() -> "Greeting | None":
@@ -60,16 +117,23 @@ def _greet() -> "Greeting | None":
     return greet(describe)
 
 
-async def _serve(settings: "ProxySettings", home: str, config: dict[str, Any], greeting: "Greeting | None") -> int:
+async def _serve(
+    settings: "ProxySettings",
+    home: str,
+    config: dict[str, Any],
+    broken: "ConfigBroken | None",
+    greeting: "Greeting | None",
+) -> int:
     import asyncio
 
     from agent.app import App
     from agent.commands.common import stop_signals
     from agent.rpc.stdio import StdioStream
 
-    app = App(settings, home, config)
-    try:
-        async with stop_signals() as stop:
+    # Around all of it: a signal that comes while things are taken down must not leave half of them.
+    async with stop_signals() as stop:
+        app = App(settings, home, config, broken)
+        try:
             greeted = greeting is not None and greeting.answered
             serving = asyncio.create_task(app.serve(StdioStream(greeting=greeting), greeted=greeted))
             stopping = asyncio.create_task(stop.wait())
@@ -80,6 +144,6 @@ async def _serve(settings: "ProxySettings", home: str, config: dict[str, Any], g
             assert not pending
             if not serving.cancelled() and (failure := serving.exception()) is not None:
                 raise failure
-    finally:
-        await app.aclose()
+        finally:
+            await app.aclose()
     return 0

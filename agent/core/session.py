@@ -122,14 +122,18 @@ class Core:
         item: Item,
         client_id: str | None,
         output_schema: Item | None,
+        override: Callable[[Thread], None],
     ) -> "StartedTurn":
         """Begin a turn, or add the input to the one that runs. `begin` starts it: call it once it was answered.
+
+        Args:
+            override: Sets what the client wants otherwise from this turn on; with a turn that runs, from the next.
 
         Raises:
             ThreadNotFound: There is no such thread.
             NothingToAdd: A turn runs, and the input is empty.
         """
-        return self._running(thread_id).start_turn(content, item, client_id, output_schema)
+        return self._running(thread_id).start_turn(content, item, client_id, output_schema, override)
 
     def steer(
         self, thread_id: str, turn_id: str, content: list[dict[str, Any]], item: Item, client_id: str | None
@@ -193,12 +197,24 @@ class _Running:
         self._core = core
         self._session = session
         self._turn: Turn | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # of the turn that runs
+        self._tasks: set[asyncio.Task[None]] = set()  # all that are not over
+        self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
 
     def prewarm(self) -> None:
+        self._own(asyncio.create_task(self._warm()))
+
+    async def _warm(self) -> None:
         request = self._request(self.thread.static_input(), "prewarm", turn_id="", generate=False)
-        self._warming = asyncio.create_task(self._session.prewarm(request))
+        try:
+            await self._session.prewarm(request)
+        except Exception:
+            logger.exception("prewarm failed thread=%s", self.thread.id)  # the first turn does without
+
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def start_turn(
         self,
@@ -206,11 +222,16 @@ class _Running:
         item: Item,
         client_id: str | None,
         output_schema: Item | None,
+        override: Callable[[Thread], None],
     ) -> StartedTurn:
         if self._turn is not None:
             self._add(self._turn, Steered(content, item, client_id))
+            self._overrides.append(override)
             return StartedTurn(self._turn.wire(), None)
         thread = self.thread
+        while self._overrides:
+            self._overrides.pop(0)(thread)
+        override(thread)
         turn = Turn(
             id=self._core.new_id(),
             thread=thread,
@@ -224,7 +245,7 @@ class _Running:
         self._turn = turn
 
         def begin() -> None:
-            self._task = asyncio.create_task(self._run(turn, output_schema))
+            self._task = self._own(asyncio.create_task(self._run(turn, output_schema)))
 
         return StartedTurn(turn.wire(), begin)
 
@@ -256,8 +277,7 @@ class _Running:
         return stop
 
     async def aclose(self) -> None:
-        tasks = [task for task in (self._task, self._warming) if task is not None]
-        for task in tasks:
+        for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
@@ -267,10 +287,10 @@ class _Running:
         """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
         try:
             self._add_context()
-            commands = turn.start(_now_ms())
-            while (delay_s := self._perform(commands)) is not None:
+            delay_s = self._perform(turn.start(_now_ms()))
+            while delay_s is not None:
                 await asyncio.sleep(delay_s)
-                commands = await self._sample(turn, output_schema)
+                delay_s = await self._sample(turn, output_schema)
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -281,8 +301,8 @@ class _Running:
             if self._turn is turn:
                 self._turn = self._task = None
 
-    async def _sample(self, turn: Turn, output_schema: Item | None) -> list[TurnCommand]:
-        """One model request: perform what its events bring, and return the commands that end it."""
+    async def _sample(self, turn: Turn, output_schema: Item | None) -> float | None:
+        """One model request, performed as it goes; the delay before the next, None if the turn is over."""
         thread = self.thread
         request = self._request(
             (*thread.static_input(), *thread.history), "turn", turn_id=turn.id, schema=output_schema, state=turn.state
@@ -293,15 +313,16 @@ class _Running:
                 async for event in events:
                     transport = self._session.transport
                     commands = turn.receive(Received(event), _now_ms())
+                    # Before the stream is closed: an interruption would come in between, and the end be lost.
+                    delay_s = self._perform(commands)
                     if any(isinstance(command, Sample | Finish) for command in commands):
-                        return commands
-                    self._perform(commands)
+                        return delay_s
         except (UpstreamError, StreamBroken) as exc:
-            return turn.receive(SampleFailed(exc, self._session.transport), _now_ms())
+            return self._perform(turn.receive(SampleFailed(exc, self._session.transport), _now_ms()))
         except Unavailable as exc:
-            return turn.receive(Impossible(str(exc), exc.info), _now_ms())
+            return self._perform(turn.receive(Impossible(str(exc), exc.info), _now_ms()))
         broken = StreamBroken("the stream ended before response.completed")
-        return turn.receive(SampleFailed(broken, transport), _now_ms())
+        return self._perform(turn.receive(SampleFailed(broken, transport), _now_ms()))
 
     def _perform(self, commands: list[TurnCommand]) -> float | None:
         """Carry out commands; the delay before the next request in seconds, or None if there is none."""
@@ -317,7 +338,7 @@ class _Running:
                 case Sample():
                     delay_s = command.delay_s
                 case Finish():
-                    self._turn = None
+                    self._turn = self._task = None
                 case _:
                     assert_never(command)
         return delay_s

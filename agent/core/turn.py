@@ -257,7 +257,7 @@ class Turn:
         if not (over_socket and self._attempts == 1):  # sockets drop; the first time is nobody's business
             error = error_wire(
                 f"Reconnecting... {self._attempts}/{self._retries}",
-                {"responseStreamDisconnected": {"httpStatusCode": None}},
+                {"responseStreamDisconnected": {"httpStatusCode": verdict.status}},
                 verdict.message,
             )
             commands.append(Notify("error", self._about(error=error, willRetry=True)))

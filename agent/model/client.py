@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 API_ORIGIN = "https://api.openai.com"
 WEBSOCKET_PROTOCOL = "responses_websockets=2026-02-06"
+# What is tried after the first, the second and the third 401.
+_RECOVERIES = ("reload", "refresh", None)
 
 
 class Transport(enum.StrEnum):
@@ -129,9 +131,12 @@ class ModelSession:
             await socket.aclose()
 
     async def _recovering(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
-        """One request, and twice more after a 401: as it is (the file may be newer), then with refreshed tokens."""
+        """One request, and twice more after a 401: as it is (the file may be newer), then with refreshed tokens.
+
+        An API key cannot be refreshed: its 401 is left to the turn (observed).
+        """
         bearer = await self._bearer()
-        for recovery in ("reload", "refresh", None):
+        for recovery in _RECOVERIES if bearer.mode == "chatgpt" else (None,):
             started = False
             try:
                 async with contextlib.aclosing(self._attempt(request, bearer)) as events:
@@ -151,11 +156,11 @@ class ModelSession:
         try:
             if recovery == "reload":
                 auth.load()
-            elif recovery == "refresh" and rejected is not None and rejected.mode == "chatgpt":
+            elif recovery == "refresh" and rejected is not None:
                 await auth.refresh("unauthorized_recovery", rejected.token)
             return await auth.bearer()
         except RefreshFailed as exc:
-            raise UpstreamError(str(exc), status=401) from exc
+            raise UpstreamError(str(exc)) from exc
         except (NotSignedIn, AuthFailed) as exc:
             raise Unavailable(str(exc), "unauthorized") from exc
 
@@ -218,7 +223,7 @@ class ModelSession:
             async for event in responding:
                 if isinstance(event, ItemDone):
                     produced.append(history_item(event.item))
-                elif isinstance(event, Completed):
+                elif isinstance(event, Completed) and event.response_id:
                     self._known = _Known(shape, (*request.input, *produced), event.response_id)
                 yield event
 
@@ -236,6 +241,8 @@ class ModelSession:
         headers = {"Authorization": f"Bearer {bearer.token}"}
         if bearer.account_id is not None:
             headers["chatgpt-account-id"] = bearer.account_id
+        # A model is any text; one that is no header value has no hint (observed).
+        hint = {"x-codex-routing-hint": f"model={request.model}"} if _is_header_value(request.model) else {}
         return headers | {
             "User-Agent": identity.user_agent,
             "originator": identity.originator,
@@ -245,5 +252,9 @@ class ModelSession:
             "thread-id": self._thread_id,
             "x-codex-window-id": f"{self._thread_id}:0",
             "x-codex-turn-metadata": request.turn_metadata,
-            "x-codex-routing-hint": f"model={request.model}",
+            **hint,
         }
+
+
+def _is_header_value(text: str) -> bool:
+    return text.isascii() and text.isprintable()

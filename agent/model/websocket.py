@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, WebSocketException
 
 from agent.model.endpoint import ProxyEndpoint
 from agent.model.failures import StreamBroken, UpgradeRefused, failure, refused_by_proxy
@@ -19,11 +19,18 @@ CLOSE_TIMEOUT_S = 1.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
+class _ConnectOnce(connect):
+    """Takes a redirect for the refusal it is: followed, it would carry the headers of a model request elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 class ResponsesSocket:
     """An open socket; one response at a time.
 
     Args:
-        idle_timeout_s: The longest silence between two events.
+        idle_timeout_s: The longest silence between two events, and the longest that a request may take to be sent.
     """
 
     def __init__(self, connection: ClientConnection, idle_timeout_s: float) -> None:
@@ -42,7 +49,7 @@ class ResponsesSocket:
             StreamBroken: No connection, or no answer within 15 seconds.
         """
         try:
-            connection = await connect(
+            connection = await _ConnectOnce(
                 url,
                 additional_headers=dict(headers),
                 user_agent_header=None,
@@ -63,8 +70,8 @@ class ResponsesSocket:
             raise refused_by_proxy(url.split("/")[2], exc.response.status_code) from exc
         except TimeoutError as exc:
             raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
-        except (OSError, InvalidHandshake, EOFError) as exc:
-            # The type only: some of these texts quote the proxy URL.
+        except (OSError, EOFError, WebSocketException, ValueError) as exc:
+            # The type only: some of these texts quote the proxy URL, or a header.
             raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
         return cls(connection, idle_timeout_s)
 
@@ -81,7 +88,8 @@ class ResponsesSocket:
         """
         message = json.dumps({"type": "response.create", **body}, ensure_ascii=False, separators=(",", ":"))
         try:
-            await self._connection.send(message)
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._connection.send(message)
             while True:
                 async with asyncio.timeout(self._idle_timeout_s):
                     received = await self._connection.recv()

@@ -180,12 +180,16 @@ ResponseEvent = (
 )  # fmt: skip
 
 
+# What a response ends with: unlike the others these cannot be done without.
+_LAST_EVENTS = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete", "error"})
+
+
 def parse_event(text: str | bytes) -> ResponseEvent | None:
     """One event, or None for those that nobody needs.
 
     Raises:
         UpstreamError: The event says that the response failed.
-        StreamBroken: It is not JSON, or lacks what its type promises.
+        StreamBroken: It is not JSON, or it ends the response and lacks what that needs.
     """
     try:
         event = json.loads(text)
@@ -196,6 +200,8 @@ def parse_event(text: str | bytes) -> ResponseEvent | None:
     try:
         return _event(event)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
+        if event.get("type") not in _LAST_EVENTS:  # the original does without it (observed)
+            return None
         raise StreamBroken(f"the event {event.get('type')!r} lacks {exc}") from exc
 
 
@@ -217,7 +223,7 @@ def _event(event: dict[str, Any]) -> ResponseEvent | None:
             return ItemDone(_item(event["item"]))
         case "response.completed" | "response.done":
             response = event["response"]
-            return Completed(_text(response.get("id", "")), parse_usage(response.get("usage")))
+            return Completed(_text(response["id"]), parse_usage(response.get("usage")))
         case "response.metadata":
             headers = event.get("headers") or {}
             value = next((value for name, value in headers.items() if name.lower() == "x-codex-turn-state"), None)

@@ -30,6 +30,8 @@ class Greeting:
 def greet(describe: Callable[[Initialize], dict[str, Any]], read_fd: int = 0, write_fd: int = 1) -> Greeting | None:
     """Answer a valid `initialize` that waits on `read_fd`; None if nothing waits there.
 
+    An answer that cannot be written at once is left to the server, which knows how to wait and how to give up.
+
     Args:
         describe: Makes the result; the server must make the same one.
     """
@@ -49,6 +51,16 @@ def greet(describe: Callable[[Initialize], dict[str, Any]], read_fd: int = 0, wr
     if refusal_of_name(wanted.client.name) is not None:
         return Greeting(lines, texts, False)
     answer = (reply(request.id, describe(wanted)) + "\n").encode()
-    while answer:
-        answer = answer[os.write(write_fd, answer) :]
-    return Greeting(lines, texts, True)
+    return Greeting(lines, texts, _write_whole(write_fd, answer))
+
+
+def _write_whole(fd: int, content: bytes) -> bool:
+    """Write all of it without waiting, or nothing: a pipe that polls as writable takes PIPE_BUF bytes (pipe(7))."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    if len(content) > select.PIPE_BUF or not any(event & select.POLLOUT for _, event in poll.poll(0)):
+        return False
+    try:
+        return os.write(fd, content) == len(content)
+    except OSError:  # closed or full
+        return False

@@ -14,6 +14,8 @@ from agent.rpc.shapes import flag, list_of, optional, params, struct, text
 # by it, so it is the version of the original that we were compared with and not our own.
 PROTOCOL_VERSION = "0.169.0"
 
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
@@ -84,7 +86,7 @@ def refusal_of_name(name: str) -> str | None:
 
     RFC 9110 5.5, as the original's http crate reads it.
     """
-    if re.fullmatch(r"[\t\x20-\x7e\x80-\U0010ffff]*", name) is not None:
+    if _HEADER_VALUE.fullmatch(name) is not None:
         return None
     return f"Invalid clientInfo.name: '{name}'. Must be a valid HTTP header value."
 
@@ -98,9 +100,14 @@ class Identity:
     terminal: str
 
     def user_agent(self, client: ClientInfo) -> str:
-        """In the shape of the original: ORIGINATOR/VERSION (OS; ARCH) TERMINAL (CLIENT; VERSION)."""
-        suffix = f" ({client.name}; {client.version})"
-        return f"{self.originator}/{PROTOCOL_VERSION} ({self.system}) {self.terminal}{suffix}"
+        """In the shape of the original: ORIGINATOR/VERSION (OS; ARCH) TERMINAL (CLIENT; VERSION).
+
+        It is a header value, whatever the client calls its version: one that would be none has "_" for all that is
+        not printable ASCII (observed).
+        """
+        suffix = f"{client.name}; {client.version}".strip()
+        agent = f"{self.originator}/{PROTOCOL_VERSION} ({self.system}) {self.terminal} ({suffix})"
+        return agent if _HEADER_VALUE.fullmatch(agent) is not None else re.sub(r"[^\x20-\x7e]", "_", agent)
 
 
 def initialize_result(identity: Identity, client: ClientInfo, codex_home: str, platform: str) -> dict[str, str]:

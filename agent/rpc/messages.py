@@ -180,7 +180,7 @@ class ThreadStart:
             service_tier=given.get("serviceTier"),
             thread_source=given.get("threadSource"),
             dynamic_tools=given.get("dynamicTools") or [],
-            experimental=tuple(name for name in experimental if given.get(name) is not None),
+            experimental=tuple(name for name in experimental if given.get(name) not in (None, False)),
         )
 
 

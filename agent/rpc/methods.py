@@ -1,13 +1,10 @@
 """The supported methods: from parameters to `core`, and from there to answers."""
 
 import asyncio
-import base64
 import importlib
-import mimetypes
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
@@ -16,14 +13,11 @@ from agent.core.session import Core, NothingToAdd, ThreadNotFound, TurnNotRunnin
 from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
-from agent.model.wire import Item
 from agent.rpc.handshake import PROTOCOL_VERSION
+from agent.rpc.input import NAME, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
-
-MAX_IMAGE_BYTES = 20 * 1024 * 1024
-NAME = "countersign"
 
 
 class AgentMethods:
@@ -31,6 +25,7 @@ class AgentMethods:
 
     Args:
         config: config.toml with the overrides, as plain data.
+        config_problem: Why no thread can start until config.toml is mended; None where it is in order.
         origin: The ChatGPT origin.
     """
 
@@ -41,6 +36,7 @@ class AgentMethods:
         connections: Connections,
         auth: Auth,
         config: dict[str, Any],
+        config_problem: str | None,
         origin: str,
         originator: Callable[[], str],
         models: Models,
@@ -50,6 +46,7 @@ class AgentMethods:
         self._connections = connections
         self._auth = auth
         self._config = config
+        self._config_problem = config_problem
         self._origin = origin
         self._originator = originator
         self._models = models
@@ -153,6 +150,8 @@ class AgentMethods:
 
     async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
         """What config.toml and the request's `config` say, if anything."""
+        if self._config_problem is not None:
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {self._config_problem}")
         overrides = dict(params.config)
         if params.model_provider is not None:
             overrides["model_provider"] = params.model_provider
@@ -167,25 +166,32 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
 
     async def _turn_start(self, connection: Connection, params: TurnStart) -> Answer:
-        item = _user_message(params.input)
+        check_input(params.input)
         thread = self._thread(params.thread_id)
-        if thread.status != "active":
-            _override(thread, params)
+        check_length(params.input)
+        item = await user_message(params.input)
         if not thread.preview:
             thread.preview = next((one["text"] for one in params.input if one["type"] == "text"), "")
         try:
             started = self._core.start_turn(
-                thread.id, params.input, item, params.client_user_message_id, params.output_schema
-            )  # fmt: skip
+                thread.id,
+                params.input,
+                item,
+                params.client_user_message_id,
+                params.output_schema,
+                lambda thread: _override(thread, params),
+            )
         except NothingToAdd as exc:
             raise RequestFailed(INTERNAL_ERROR, "failed to submit turn input: EmptyInput") from exc
         return Answer({"turn": started.wire}, started.begin)
 
     async def _turn_steer(self, connection: Connection, params: TurnSteer) -> Answer:
-        item = _user_message(params.input)
+        check_input(params.input)
         thread = self._thread(params.thread_id)
         if not params.expected_turn_id:
             raise RequestFailed(INVALID_REQUEST, "expectedTurnId must not be empty")
+        check_length(params.input)
+        item = await user_message(params.input)
         try:
             self._core.steer(
                 thread.id, params.expected_turn_id, params.input, item, params.client_user_message_id
@@ -214,11 +220,6 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
 
 
-def _user_message(given: list[dict[str, Any]]) -> Item:
-    """The input as the model gets it. Raises RequestFailed if a part of it cannot be sent."""
-    return {"type": "message", "role": "user", "content": [_input_part(one) for one in given]}
-
-
 def _override(thread: Thread, params: TurnStart) -> None:
     """Overrides of a turn hold for the later turns of the thread too."""
     if params.cwd is not None:
@@ -245,54 +246,6 @@ def _absolute(path: str | None) -> str:
 def _tier(name: str | None) -> str | None:
     """ "fast" is what users say, "priority" is what the service calls it (observed)."""
     return "priority" if name == "fast" else name
-
-
-def _input_part(given: dict[str, Any]) -> Item:
-    """The content part that one input becomes for the model.
-
-    Raises:
-        RequestFailed: It cannot be sent.
-    """
-    match given["type"]:
-        case "text":
-            return {"type": "input_text", "text": given["text"]}
-        case "image":
-            if given.get("url") is None:
-                raise RequestFailed(INVALID_REQUEST, f"image input without a url is not supported by {NAME}")
-            if given["url"].lower().startswith(("http:", "https:")):
-                text = "remote image URLs are not supported; use an inline data URL instead"
-                raise RequestFailed(INVALID_REQUEST, text)
-            return _image(given["url"], given.get("detail"))
-        case "localImage":
-            return _image(_data_url(given["path"]), given.get("detail"))
-        case "skill":
-            text = f"Use the skill {given['name']!r} described in {given['path']}."
-            return {"type": "input_text", "text": text}
-        case "mention":
-            return {"type": "input_text", "text": f"@{given['name']} ({given['path']})"}
-        case kind:
-            raise RequestFailed(INVALID_REQUEST, f"{kind} input is not supported by {NAME}")
-
-
-def _image(url: str, detail: str | None) -> Item:
-    part: Item = {"type": "input_image", "image_url": url}
-    if detail is not None:
-        part["detail"] = detail
-    return part
-
-
-def _data_url(path: str) -> str:
-    kind = mimetypes.guess_type(path)[0] or ""
-    if not kind.startswith("image/"):
-        raise RequestFailed(INVALID_REQUEST, f"{path!r} is no image that the model takes (by its file name)")
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as exc:
-        raise RequestFailed(INVALID_REQUEST, f"cannot read the image {path!r}: {exc.strerror}") from exc
-    if len(content) > MAX_IMAGE_BYTES:
-        raise RequestFailed(INVALID_REQUEST, f"the image {path!r} is larger than {MAX_IMAGE_BYTES} bytes")
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _account_wire(account: Account | None) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ import itertools
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +29,7 @@ from agent.rpc.jsonrpc import (
     reply,
 )
 from agent.rpc.method_names import EXPERIMENTAL_METHODS, METHOD_NAMES
+from agent.rpc.outbox import Outbox
 from agent.rpc.serde_text import InvalidParams, unknown_variant
 
 logger = logging.getLogger(__name__)
@@ -69,10 +69,7 @@ class Connection:
         self.peer = Peer(ids)
         self.initialized: Initialize | None = None
         self._stream = stream
-        self._outbox: deque[str] = deque()
-        self._wakeup = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.outbox = Outbox()
         self._answers: dict[RequestId, asyncio.Future[Any]] = {}
         self._closed = False
 
@@ -83,10 +80,7 @@ class Connection:
 
     def send(self, text: str) -> None:
         """Queue a text for the client; dropped when it has gone."""
-        if not self._closed:
-            self._outbox.append(text)
-            self._idle.clear()
-            self._wakeup.set()
+        self.outbox.put(text)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Tell the client, unless it has not initialised, has opted out, or does not know the method."""
@@ -128,27 +122,22 @@ class Connection:
     def closed(self) -> None:
         """The stream has ended: nothing is sent any more, and pending questions fail."""
         self._closed = True
-        self._outbox.clear()
-        self._idle.set()
-        self._wakeup.set()
+        self.outbox.close()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ClientGone("the client closed its connection"))
 
-    async def drained(self) -> None:
-        """Wait until all that was queued is sent."""
-        await self._idle.wait()
+    async def let_go_when_overflowed(self) -> None:
+        """Close the stream of a client that does not read, once too much waits for it."""
+        await self.outbox.overflowed.wait()
+        logger.warning("client %d does not read: let go with %d characters", self.number, self.outbox.waiting)
+        self.closed()
+        await self._stream.aclose()  # ends its reader
 
     async def write(self) -> None:
         """Send what is queued, in order, until the client has gone or this is cancelled."""
         try:
-            while not self._closed:
-                while self._outbox:
-                    await self._stream.send(self._outbox.popleft())
-                self._idle.set()
-                self._wakeup.clear()
-                if not self._closed:
-                    await self._wakeup.wait()
+            await self.outbox.send_all(self._stream.send)
         except ConnectionError as exc:
             logger.info("client %d does not read any more: %s", self.number, exc)
             self.closed()  # it is not asked for anything from here on
@@ -271,6 +260,7 @@ class AppServer:
         """
         connection = self._connections.open(stream)
         writer = asyncio.create_task(connection.write())
+        guard = asyncio.create_task(connection.let_go_when_overflowed())
         handlers: set[asyncio.Task[None]] = set()
         try:
             async for text in stream:
@@ -285,21 +275,23 @@ class AppServer:
                         connection.send(fail(event.id, INVALID_REQUEST, text))
                         continue
                     # In a task of its own: the reader must be back for the answers that a handler waits for.
-                    task = asyncio.create_task(self._handle(connection, event, connection.initialized is not None))
+                    initialized = connection.initialized is not None
+                    task = asyncio.create_task(self._handle(connection, event, initialized, len(text)))
                     handlers.add(task)
                     task.add_done_callback(handlers.discard)
                 elif isinstance(event, Response | ErrorResponse):
                     connection.answered(event)
             # What was asked before the end is answered: `printf ... | countersign app-server` shows the answers.
             await _within(LAST_ANSWERS_S, handlers)
-            await _within(LAST_ANSWERS_S, {asyncio.create_task(connection.drained())})
+            await _within(LAST_ANSWERS_S, {asyncio.create_task(connection.outbox.drained())})
         except ConnectionError as exc:
             logger.info("client %d left: %s", connection.number, exc)
         finally:
             self._connections.close(connection)
-            for task in (*handlers, writer):
+            tasks = (*handlers, writer, guard)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writer, *handlers, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await stream.aclose()
 
     def _initialize(self, connection: Connection, request: Request, *, answered: bool) -> None:
@@ -322,8 +314,9 @@ class AppServer:
             connection.send(reply(request.id, result))
         self._on_initialized(connection)
 
-    async def _handle(self, connection: Connection, request: Request, initialized: bool) -> None:
-        """Answer one request; every way out of here sends exactly one answer."""
+    async def _handle(self, connection: Connection, request: Request, initialized: bool, size: int) -> None:
+        """Answer one request of this many characters; every way out of here sends exactly one answer."""
+        await connection.outbox.room(size)
         try:
             answer = await self._answer(connection, request, initialized)
         except InvalidParams as exc:

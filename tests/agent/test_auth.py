@@ -103,6 +103,44 @@ def test_an_api_key_is_an_account_of_its_own(home, run):
     assert run(auth.bearer()) == Bearer("apikey", "sk-4711")
 
 
+@pytest.mark.parametrize(
+    "changes, mode",
+    [
+        ({"auth_mode": None, "OPENAI_API_KEY": "sk-4711"}, "apikey"),
+        ({"auth_mode": None, "OPENAI_API_KEY": None}, "chatgpt"),
+        ({"auth_mode": "chatgpt", "OPENAI_API_KEY": "sk-4711"}, "chatgpt"),
+        ({"auth_mode": "chatgptAuthTokens", "OPENAI_API_KEY": "sk-4711"}, "chatgpt"),
+        ({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-4711"}, "apikey"),
+        ({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-4711", "tokens": {"access_token": 5}}, "apikey"),
+    ],
+)
+def test_where_there_are_several_credentials_the_mode_decides_and_then_the_key(changes, mode, home, run):
+    """A key beside tokens was passed over: requests went out under the wrong identity (observed of codex)."""
+    auth = home({**tokens(), **changes})
+
+    assert auth.account().mode == mode
+    bearer = run(auth.bearer())
+    assert (bearer.mode, bearer.token) == (mode, FRESH if mode == "chatgpt" else "sk-4711")
+
+
+def test_an_expired_token_beside_the_key_in_use_is_left_alone(home, run):
+    service = SignIn()
+    auth = home({**tokens(EXPIRED), "auth_mode": "apikey", "OPENAI_API_KEY": "sk-4711"}, service)
+
+    assert run(auth.bearer()).token == "sk-4711"
+    assert service.asked == []
+
+
+def test_an_account_id_that_cannot_be_sent_is_left_out(home, run):
+    assert run(home(tokens(account_id="acc\n1")).bearer()) == Bearer("chatgpt", FRESH, None)
+
+
+def test_claims_that_are_nested_too_deeply_are_no_claims(home):
+    payload = base64.urlsafe_b64encode(b'{"a":' * 20_000 + b"1" + b"}" * 20_000).rstrip(b"=").decode()
+
+    assert home(tokens(f"e30.{payload}.e30")).account() == Account("chatgpt", account_id="acc-1")
+
+
 def test_nobody_is_signed_in_without_the_file(home, run):
     auth = Auth(home.path, SignIn())
 
@@ -125,7 +163,11 @@ def test_somebody_who_signs_in_later_is_noticed(home, run):
     [
         ("{not json secret-4711", "is not JSON; sign in again"),
         ("", "is not JSON"),
-        ("[]", "holds neither tokens nor an API key"),
+        ("[]", "is no JSON object"),
+        pytest.param('{"a":' * 20_000 + "1" + "}" * 20_000, "is not JSON", id="nested too deeply"),
+        ({**tokens(), "auth_mode": "bogus-4711"}, "has an auth_mode that is not supported"),
+        ({**tokens(), "auth_mode": "apikey"}, "has no usable OPENAI_API_KEY"),
+        ({"auth_mode": "chatgpt", "OPENAI_API_KEY": "sk-4711"}, "holds neither tokens nor an API key"),
         ("{}", "holds neither tokens nor an API key"),
         ({"tokens": None, "OPENAI_API_KEY": ""}, "holds neither tokens nor an API key"),
         ({"tokens": "secret-4711"}, "holds neither tokens nor an API key"),
@@ -257,6 +299,63 @@ def test_refreshes_at_the_same_time_ask_once(home, run):
 
         assert len(service.asked) == 1
         assert {bearer.token for bearer in bearers} == {home.read()["tokens"]["access_token"]}
+
+    run(scenario())
+
+
+def test_a_refresh_whose_callers_have_given_up_is_still_kept(home, run):
+    """It was cancelled half way, and the refresh token that the service had replaced by then was lost."""
+
+    async def scenario():
+        service = SignIn()
+        service.go.clear()
+        auth = home(tokens(EXPIRED), service)
+        asking = [asyncio.create_task(auth.bearer()) for _ in range(2)]
+        while not service.asked:
+            await asyncio.sleep(0)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        closing = asyncio.create_task(auth.aclose(10.0))
+        service.go.set()
+        await closing
+        assert home.read()["tokens"]["refresh_token"] == "refresh-1"
+        assert len(service.asked) == 1
+
+    run(scenario())
+
+
+def test_a_refresh_that_gets_no_answer_does_not_hold_up_the_end(home, run, caplog):
+    async def scenario():
+        service = SignIn()
+        service.go.clear()
+        auth = home(tokens(EXPIRED), service)
+        asking = asyncio.create_task(auth.bearer())
+        while not service.asked:
+            await asyncio.sleep(0)
+        await auth.aclose(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    run(scenario())
+    assert "a refresh of the sign-in was given up" in caplog.text
+
+
+def test_a_failed_refresh_that_nobody_waits_for_is_no_error_of_the_loop(home, run):
+    async def scenario():
+        service = SignIn(status=500)
+        service.go.clear()
+        auth = home(tokens(EXPIRED), service)
+        asking = asyncio.create_task(auth.bearer())
+        while not service.asked:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        service.go.set()
+        await auth.aclose(10.0)
+        with pytest.raises(RefreshFailed):  # the next one asks anew
+            await auth.bearer()
+        assert len(service.asked) == 2
 
     run(scenario())
 

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from agent.home import HomeError, codex_home, installation_id, load_config
+from agent.home import ConfigBroken, HomeError, codex_home, installation_id, load_config, position_of_key
 
 # Where the home is
 
@@ -150,3 +150,43 @@ def test_a_link_in_its_place_is_not_written_through(tmp_path):
 
 def test_where_nothing_can_be_written_there_is_still_an_id(tmp_path):
     assert uuid.UUID(installation_id(str(tmp_path / "missing")))
+
+
+# A broken config.toml
+
+
+@pytest.mark.parametrize(
+    "content, position, may_be_ours",
+    [
+        (b'model = "a"\nfoo = = 3\n', (2, 7), False),
+        (b"[countersign]\nport = = 3\n", (2, 8), True),
+        (b"foo = = 3\ncountersign.port = 3\n", (1, 7), True),
+        (b'model = "\xff"\n', None, False),
+        (b"a = " + b"[" * 100_000, None, False),
+    ],
+    ids=["ours is not in it", "ours is broken", "ours is behind", "not UTF-8", "nested too deeply"],
+)
+def test_a_broken_file_says_where_and_whether_our_settings_may_be_in_it(tmp_path, content, position, may_be_ours):
+    (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(ConfigBroken) as broken:
+        config(tmp_path)
+    assert (broken.value.position, broken.value.may_be_ours) == (position, may_be_ours)
+    assert broken.value.path == str(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize(
+    "text, position",
+    [
+        ("model = 5\n", (1, 9)),
+        ('# model = 1\n\n  "model"=  5\n', (3, 13)),
+        ("[table]\nmodel = 5\n", None),
+        ("models = 5\n", None),
+    ],
+)
+def test_the_value_of_a_key_has_a_place_in_the_file(tmp_path, text, position):
+    (tmp_path / "config.toml").write_text(text)
+    assert position_of_key(str(tmp_path), "model") == position
+
+
+def test_without_a_file_no_key_has_a_place(tmp_path):
+    assert position_of_key(str(tmp_path), "model") is None

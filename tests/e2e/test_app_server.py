@@ -12,6 +12,7 @@ from agent.rpc.jsonrpc import RequestFailed
 from agent.standins.desktop import Desktop, Manner, Script, ServerGone
 from proxy.standins.chatgpt import ChatGPT, auth_json
 from proxy.standins.faults import Fault
+from tests.agent.core import published_schema
 from tests.processes import COUNTERSIGN, app_server, attestations, finish, play, world
 
 OK = '{"v":1,"s":0,"t":"%s"}'
@@ -148,7 +149,7 @@ def test_an_expired_sign_in_is_refreshed_before_anything_else(tmp_path):
         (None, "nobody is signed in"),
         ("{not json", "is not JSON; sign in again"),
         ('{"tokens": {"access_token": 5}}', "no usable tokens.access_token"),
-        ("[]", "neither tokens nor an API key"),
+        ("{}", "neither tokens nor an API key"),
     ],
 )
 def test_a_turn_without_usable_credentials_fails_with_the_reason(tmp_path, auth, reason):
@@ -339,6 +340,138 @@ def test_a_bad_setting_ends_the_process_with_code_2_and_says_which(tmp_path, env
     play(scenario())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--analytics-default-enabled"],
+        ["--strict-config"],
+        ["--enable", "unified_exec", "--disable=tool_search", "--analytics-default-enabled", "--strict-config"],
+    ],
+)
+def test_the_flags_of_the_original_are_accepted(tmp_path, arguments):
+    """The desktop starts its server with them; it ended with a usage error."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here, app_server(here, None, *arguments) as desktop:
+            assert (await one_turn(desktop))["status"] == "completed"
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(
+    ("config", "place", "refusal"),
+    [
+        ("foo = = 3\n", {"line": 1, "column": 7}, "is not TOML"),
+        ("\nmodel = 5\n", {"line": 2, "column": 9}, "model is 5"),
+    ],
+)
+def test_a_bad_config_file_is_told_to_the_client_and_no_thread_starts_with_it(tmp_path, config, place, refusal):
+    """The server answered initialize and ended; codex-cli 0.169.0 goes on like this."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            path = here.home / "config.toml"
+            path.write_text(config)
+            async with app_server(here) as desktop:
+                await desktop.initialize()
+                warning = await desktop.wait_for("configWarning")
+                assert warning["summary"] == "Invalid configuration; using defaults."
+                assert refusal in warning["details"]
+                assert (warning["path"], warning["range"]) == (str(path), {"start": place, "end": place})
+                assert (await desktop.request("model/list", {}))["data"]
+                with pytest.raises(RequestFailed, match=f"failed to load configuration: .*{refusal}"):
+                    await desktop.request("thread/start", {"cwd": "/"})
+            assert published_schema.misfit_of_notification("configWarning", warning) is None
+
+    play(scenario())
+
+
+def test_what_a_request_sets_itself_is_not_taken_from_a_bad_key(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            (here.home / "config.toml").write_text("model = 5\n")
+            async with app_server(here) as desktop:
+                await desktop.initialize()
+                started = await desktop.request("thread/start", {"config": {"model": "gpt-5.5"}})
+                assert started["model"] == "gpt-5.5"
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("config", ["[countersign]\nport = = 3\n", "foo = = 3\n[countersign]\non_failure = 'refuse'\n"])
+def test_a_broken_file_that_may_hold_our_settings_ends_the_process(tmp_path, config):
+    """On doubt, refuse: without them a request might be sent that should not be."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            (here.home / "config.toml").write_text(config)
+            done = await finish(COUNTERSIGN, "app-server", environment=here.environment)
+            assert done.code == 2 and "is not TOML" in done.stderr
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "<&-"])
+def test_a_standard_stream_that_is_closed_or_full_is_no_traceback(tmp_path, redirection):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            message = {"id": 1, "method": "initialize", "params": {"clientInfo": {"name": "c", "version": "1"}}}
+            line = json.dumps(message).encode() + b"\n"
+            shell = ["sh", "-c", f"exec {COUNTERSIGN} app-server {redirection}"]
+            done = await finish(*shell, environment=here.environment, stdin=line)
+            assert done.code == 0 and "Traceback" not in done.stderr
+
+    play(scenario())
+
+
+def test_a_version_that_is_no_header_value_does_not_keep_turns_from_running(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here, app_server(here) as desktop:
+            client = {"name": "desk", "version": "1\n2\0"}
+            await desktop.request("initialize", {"clientInfo": client, "capabilities": {"requestAttestation": True}})
+            started = await desktop.request("thread/start", {"cwd": "/", "model": "bad\nmodel"})
+            assert (await desktop.turn(started["thread"]["id"], "hello"))["status"] == "completed"
+            assert here.scoped()[0].values("user-agent")[0].endswith("(desk; 1_2_)")
+
+    play(scenario())
+
+
+def test_a_refresh_that_runs_when_the_input_ends_is_kept(tmp_path):
+    """The service had replaced the refresh token by then, and the new one was lost with the process."""
+
+    class SlowSignIn(ChatGPT):
+        async def _serve(self, request):
+            answer = await super()._serve(request)
+            if request.path == "/oauth/token":
+                await asyncio.sleep(0.5)  # longer than the server takes to see the end of its input
+            return answer
+
+    async def scenario():
+        service = SlowSignIn()
+        async with world(tmp_path, service, auth_json(dt.timedelta(seconds=-60))) as here:
+            async with app_server(here) as desktop:
+                await desktop.initialize()
+                await desktop.request("thread/start", {"cwd": "/"})
+                await service.wait_for(1, path="/oauth/token")
+            kept = json.loads((here.home / "auth.json").read_text())
+            assert kept["tokens"]["refresh_token"] == "stand-in-refresh-1"
+
+    play(scenario())
+
+
+def test_a_refresh_that_was_not_sent_yet_does_not_hold_up_the_end(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT(), auth_json(dt.timedelta(seconds=-60))) as here:
+            async with app_server(here) as desktop:
+                await desktop.initialize()
+                await desktop.request("thread/start", {"cwd": "/"})  # and its prewarm waits for the proxy
+                desktop.process.stdin.close()
+                async with asyncio.timeout(3.0):
+                    assert await desktop.process.wait() == 0
+
+    play(scenario())
+
+
 def test_config_is_accepted_before_and_after_the_command(tmp_path):
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here:
@@ -365,6 +498,7 @@ def test_a_desktop_that_dies_takes_no_turn_with_it_and_leaves_nothing_behind(tmp
                 with pytest.raises(ServerGone):
                     await one_turn(desktop)
             assert desktop.process.returncode == 0
-            assert list(runtime.iterdir()) == []  # the CA key and the sockets of the run
+            # The CA key and the sockets of the run; what is left is where runs lie.
+            assert [path for path in runtime.rglob("*") if not path.name.startswith("countersign-runs-")] == []
 
     play(scenario())

@@ -36,6 +36,7 @@ class ScriptedModel:
         self.prewarmed: list[ResponsesRequest] = []
         self.open_streams = 0
         self.closed = False
+        self.closing: Pause | None = None  # where each stream waits before it is closed
         self._steps = list(steps)
         self._too_many = 0
 
@@ -59,6 +60,8 @@ class ScriptedModel:
                     case _:
                         yield one
         finally:
+            if self.closing is not None:
+                await self.closing.wait()
             self.open_streams -= 1
 
     def use_http(self) -> None:

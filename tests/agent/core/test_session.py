@@ -34,10 +34,10 @@ class Room:
         )
         self.core.add(self.thread)
 
-    def start(self, text="hello", schema=None):
+    def start(self, text="hello", schema=None, override=lambda thread: None):
         """Start a turn as turn/start does; its id."""
         content = [{"type": "text", "text": text, "text_elements": []}]
-        started = self.core.start_turn(ID, content, message("user", text), None, schema)
+        started = self.core.start_turn(ID, content, message("user", text), None, schema, override)
         if started.begin is not None:
             started.begin()
         return started.wire["id"]
@@ -202,7 +202,7 @@ def test_two_threads_run_their_turns_beside_each_other(run):
         with slow, quick:
             for thread_id in models:
                 core.add(new_thread(id=thread_id))
-                core.start_turn(thread_id, [], message("user", "hello"), None, None).begin()
+                core.start_turn(thread_id, [], message("user", "hello"), None, None, lambda thread: None).begin()
             await pause.reached.wait()
             assert (await audience.hears("turn/completed"))["threadId"] == "quick"
             pause.over.set()
@@ -279,6 +279,61 @@ def test_an_interrupt_while_the_model_speaks_closes_its_stream_and_says_nothing_
         assert "first" not in json.dumps(here.thread.history)
 
     run(scenario())
+
+
+def test_the_end_of_a_turn_is_told_before_its_stream_is_closed(run):
+    """An interrupt in between cancelled the turn with its end decided and not told: clients waited for ever."""
+
+    async def scenario():
+        model = ScriptedModel(model_says.answer("Done."))
+        model.closing = Pause()
+        async with room(model) as here:
+            here.start()
+            await model.closing.reached.wait()
+            told = list(here.audience.methods)
+            model.closing.over.set()
+            await here.core.aclose()
+        assert told[-1] == "turn/completed"
+
+    run(scenario())
+
+
+def test_what_a_turn_that_joined_another_wants_otherwise_holds_from_the_next(run):
+    """A second turn/start of the same burst changed the model of the turn that ran."""
+
+    def other_model(thread):
+        thread.model = "gpt-6-sol"
+
+    async def scenario():
+        pause = Pause()
+        model = ScriptedModel([pause, *model_says.answer("one")], model_says.answer("two"))
+        async with room(model) as here:
+            here.start()
+            here.start("more", override=other_model)
+            await pause.reached.wait()
+            pause.over.set()
+            await here.audience.hears("turn/completed")
+            await here.turn("again")
+        assert [request.model for request in model.requests] == ["gpt-6.1-sol", "gpt-6-sol"]
+
+    run(scenario())
+
+
+def test_a_prewarm_with_a_bug_is_logged_and_the_turn_does_without(run, caplog):
+    """It was an exception that nobody awaited."""
+
+    class Model(ScriptedModel):
+        async def prewarm(self, request):
+            raise ValueError("secret-4711")
+
+    async def scenario():
+        async with room(Model(model_says.answer("Done."))) as here:
+            here.core.prewarm(ID)
+            assert (await here.turn())["status"] == "completed"
+            await here.core.aclose()
+
+    run(scenario())
+    assert "prewarm failed thread=thread-1" in caplog.text
 
 
 def test_an_interrupt_while_a_retry_is_waited_for_does_not_wait(run):
@@ -441,7 +496,7 @@ def test_an_unknown_thread_is_named(run):
             with pytest.raises(ThreadNotFound, match="nope"):
                 here.core.steer("nope", "turn-1", [], message("user", "x"), None)
             with pytest.raises(ThreadNotFound, match="nope"):
-                here.core.start_turn("nope", [], message("user", "x"), None, None)
+                here.core.start_turn("nope", [], message("user", "x"), None, None, lambda thread: None)
             assert here.core.thread(ID) is here.thread
 
     run(scenario())

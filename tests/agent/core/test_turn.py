@@ -59,10 +59,10 @@ def upstream(status=None, code="", transport="websocket", **more):
     return SampleFailed(UpstreamError("the reason", status=status, code=code, **more), transport)
 
 
-def reconnecting(attempt, details=None, retries=5):
+def reconnecting(attempt, details=None, retries=5, status=None):
     error = {
         "message": f"Reconnecting... {attempt}/{retries}",
-        "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": None}},
+        "codexErrorInfo": {"responseStreamDisconnected": {"httpStatusCode": status}},
         "misalignment": None,
     }
     if details is not None:
@@ -621,15 +621,31 @@ def test_a_failing_service_that_never_recovers_fails_the_turn_with_its_own_statu
 
 def test_an_unauthorized_request_is_retried_as_a_stream():
     """err_401_refresh_fails: what the client could not mend begins again."""
-    assert begun(new_turn()) >> upstream(401, transport="http") << reconnecting(1) << Sample(0.2)
+    assert begun(new_turn()) >> upstream(transport="http") << reconnecting(1) << Sample(0.2)
 
 
-@pytest.mark.parametrize("retry_after_s, delay_s", [(7.0, 7.0), (None, 0.2), (0.0, 0.2), (3600.0, MAX_RETRY_DELAY_S)])
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 413, 502])
+def test_a_client_is_told_the_status_that_is_behind_a_retry(status):
+    info = {"responseStreamDisconnected": {"httpStatusCode": status}}
+    told = Told("error", willRetry=True, error={"message": "Reconnecting... 1/5", "codexErrorInfo": info})
+
+    assert begun(new_turn()) >> upstream(status, transport="http") << told << Sample(0.2)
+
+
+def test_a_turn_that_ran_out_of_retries_ends_with_the_status():
+    book = begun(new_turn(retries=0))
+    *_, finished, _ = book.say(upstream(401, transport="http"))
+    info = {"httpConnectionFailed": {"httpStatusCode": 401}}
+
+    assert isinstance(finished, Notify) and finished.params["turn"]["error"]["codexErrorInfo"] == info
+
+
+@pytest.mark.parametrize("retry_after_s, delay_s", [(7.0, 7.0), (0.0, 0.2), (3600.0, MAX_RETRY_DELAY_S)])
 def test_a_busy_service_says_how_long_to_wait_within_bounds(retry_after_s, delay_s):
     """err_http_429_plain."""
     refused = upstream(429, transport="http", retry_after_s=retry_after_s)
 
-    assert begun(new_turn()) >> refused << reconnecting(1) << Sample(delay_s)
+    assert begun(new_turn()) >> refused << reconnecting(1, status=429) << Sample(delay_s)
 
 
 def test_the_backoff_is_bounded_too():
@@ -644,8 +660,8 @@ def test_the_backoff_is_bounded_too():
     "failed, info",
     [
         (upstream(400), "other"),  # err_http_400
-        (upstream(403), "other"),
-        (upstream(404), "other"),
+        (upstream(429), {"responseTooManyFailedAttempts": {"httpStatusCode": 429}}),
+        (upstream(code="insufficient_quota"), "usageLimitExceeded"),
         (upstream(code="incomplete"), "other"),  # err_incomplete
         (upstream(429, code="usage_limit_reached", limits=NO_LIMITS), "usageLimitExceeded"),  # err_ws_429_usage
         (upstream(code="context_length_exceeded"), "contextWindowExceeded"),  # err_response_failed_context

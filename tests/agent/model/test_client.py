@@ -14,9 +14,10 @@ import pytest
 
 from agent.core.thread import message
 from agent.model.client import Budgets
-from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.failures import StreamBroken, Unavailable, UpstreamError, judge
 from agent.model.wire import Completed, Created, TurnState
 from proxy.standins.chatgpt import auth_json
+from proxy.standins.faults import Fault
 from tests.agent.model.chatgpt_behind_proxy import (
     IDENTITY,
     RESPONSES,
@@ -239,6 +240,88 @@ def test_a_failed_prewarm_is_silent_and_the_turn_does_without(run, tmp_path):
     run(scenario())
 
 
+@pytest.mark.parametrize("word", ["websocket_connection_limit_reached", "previous_response_not_found"])
+def test_a_socket_that_cannot_go_on_is_replaced_and_the_next_request_sends_everything(word, run, tmp_path):
+    """With its status 400 it failed the turn; codex reconnects without a word."""
+
+    async def scenario():
+        error = {"type": "invalid_request_error", "code": word, "message": "not here"}
+        steps = [{"text": "one"}, {"events": [{"type": "error", "status": 400, "error": error}]}, {"text": "two"}]
+        async with talking(tmp_path, answers=steps) as (here, talk):
+            await talk.say("hello")
+            with pytest.raises(UpstreamError) as failed:
+                await talk.say("again")
+            assert judge(failed.value).retryable
+            assert await talk.say(None) == "two"
+
+            assert [brief(body) for body in here.bodies()][1:] == [
+                ("resp_0001", ["again"]),
+                (None, ["BASE", "hello", "one", "again"]),
+            ]
+            assert len(here.requests()) == 2
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "target", ["https://chatgpt.com/elsewhere", "https://evil.example/", "http://chatgpt.com/", "%"]
+)
+def test_a_redirected_handshake_is_refused_with_its_status_and_not_followed(target, run, tmp_path):
+    """websockets follows redirects by itself, with our headers; one that it could not follow was a bug of ours."""
+
+    async def scenario():
+        fault = Fault.parse("websocket:302")
+        fault.headers["Location"] = target
+        async with world(tmp_path, faults=[fault]) as here, conversation(here.client) as talk:
+            with pytest.raises(UpstreamError) as failed:
+                await talk.say()
+            assert failed.value.status == 302
+            assert [one.path for one in here.requests("/")] == [RESPONSES]
+
+    run(scenario())
+
+
+def test_a_header_that_cannot_be_sent_breaks_the_stream_and_is_not_shown(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path) as (_, talk):
+            with pytest.raises(StreamBroken) as failed:
+                await talk.say(turn_metadata="secret-4711\n")
+            assert "4711" not in "".join(traceback.format_exception_only(failed.value))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("model", ["bad\nmodel", "nul\0", "\xe9\u2603"])
+@pytest.mark.parametrize("transport", ["websocket", "post"])
+def test_a_model_that_is_no_header_value_travels_in_the_body_alone(model, transport, run, tmp_path):
+    """Each turn failed with an internal error."""
+
+    async def scenario():
+        async with talking(tmp_path) as (here, talk):
+            if transport == "post":
+                talk.session.use_http()
+            assert await talk.say(model=model) == "one"
+            assert here.bodies()[0]["model"] == model
+            assert here.requests()[0].values("x-codex-routing-hint") == []
+
+    run(scenario())
+
+
+def test_a_response_without_an_id_is_not_continued(run, tmp_path):
+    async def scenario():
+        events = [
+            {"type": "response.created", "response": {"id": "resp_0001"}},
+            {"type": "response.completed", "response": {"id": ""}},
+        ]
+        async with talking(tmp_path, answers=[{"events": events}, {"text": "two"}]) as (here, talk):
+            await talk.say("hello")
+            await talk.say("again")
+            assert brief(here.bodies()[1]) == (None, ["BASE", "hello", "again"])
+            assert len(here.requests()) == 1
+
+    run(scenario())
+
+
 def test_threads_have_sockets_of_their_own(run, tmp_path):
     async def scenario():
         async with talking(tmp_path) as (here, talk), conversation(here.client, "thread-2") as other:
@@ -453,7 +536,7 @@ def test_a_spent_plan_is_told_with_its_limits(transport, run, tmp_path):
             with pytest.raises(UpstreamError, match="^limit$") as failed:
                 await talk.say()
 
-        assert (failed.value.status, failed.value.code) == (429, "usage_limit_reached")
+        assert (failed.value.status, failed.value.kind) == (429, "usage_limit_reached")
         assert failed.value.resets_at == 1999999999
         assert (failed.value.limits.primary.used_percent, failed.value.limits.primary.minutes) == (100, 300)
 
@@ -585,7 +668,7 @@ def test_a_sign_in_service_that_fails_leaves_the_retry_to_the_turn(run, tmp_path
         async with talking(tmp_path, "websocket:401:2", "token:500:1") as (here, talk):
             with pytest.raises(UpstreamError, match="the sign-in service answered 500") as failed:
                 await talk.say()
-            assert failed.value.status == 401
+            assert failed.value.status is None
             assert await talk.say(None) == "one"
             assert len(here.requests("/oauth/token")) == 1
 
@@ -642,6 +725,7 @@ def test_an_api_key_that_is_refused_is_not_refreshed(run, tmp_path):
             with pytest.raises(UpstreamError) as failed:
                 await talk.say()
             assert failed.value.status == 401
+            assert len(here.requests("/v1/responses")) == 1  # there is nothing newer to try
             assert not here.requests("/oauth/token")
 
     run(scenario())

@@ -102,7 +102,7 @@ def test_an_error_that_arrives_in_pieces_is_read_whole(run, tmp_path):
         async with world(tmp_path, service=origin(saying(head, body[:20], body[20:]))) as here:
             with pytest.raises(UpstreamError, match="^bad request$") as failed:
                 await respond(here.client.http)
-        assert (failed.value.status, failed.value.code) == (400, "invalid_request_error")
+        assert (failed.value.status, failed.value.kind) == (400, "invalid_request_error")
 
     run(scenario())
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.model.failures import Retry, StreamBroken, UpstreamError, failure, judge
+from agent.model.failures import Retry, StreamBroken, UpstreamError, failure, judge, refused_by_proxy
 from agent.model.limits import LimitWindow, RateLimits, parse_limits
 from agent.model.wire import (
     Completed,
@@ -116,7 +116,7 @@ def recorded(name, *kinds):
             Completed("resp-3", TokenUsage(110, 100, 40, 10, 3)),
         ),
         ({"type": "response.completed", "response": {"id": "resp-3"}}, Completed("resp-3", None)),
-        ({"type": "response.done", "response": {}}, Completed("", None)),
+        ({"type": "response.done", "response": {"id": ""}}, Completed("", None)),
         ({"type": "response.metadata", "headers": {"X-Codex-Turn-State": "TS-1"}}, TurnState("TS-1")),
         ({"type": "response.metadata", "headers": {"other": "x"}}, None),
         ({"type": "response.metadata"}, None),
@@ -140,6 +140,24 @@ def test_an_event_is_understood_or_passed_over(event, understood):
         "[]",
         '"text"',
         "null",
+        '{"type": "response.completed"}',
+        '{"type": "response.completed", "response": {}}',
+        '{"type": "response.completed", "response": {"id": 5}}',
+        '{"type": "response.done", "response": null}',
+        '{"type": "response.failed", "response": {"error": {"message": 5}}}',
+        '{"type": "error", "headers": ["retry-after"]}',
+        pytest.param("[" * 100_000, id="nested too deeply"),
+        pytest.param('{"n": ' + "9" * 5000 + "}", id="a number too long"),
+    ],
+)
+def test_what_is_no_event_or_ends_a_response_without_what_that_needs_breaks_the_stream(text):
+    with pytest.raises(StreamBroken):
+        parse_event(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         '{"type": "response.created"}',
         '{"type": "response.created", "response": null}',
         '{"type": "response.output_item.added"}',
@@ -149,17 +167,13 @@ def test_an_event_is_understood_or_passed_over(event, understood):
         '{"type": "response.output_text.delta", "item_id": "msg-2", "delta": 5}',
         '{"type": "response.output_text.delta", "item_id": null, "delta": "x"}',
         '{"type": "response.reasoning_summary_part.added", "summary_index": "many"}',
-        '{"type": "response.completed", "response": {"id": 5}}',
         '{"type": "response.metadata", "headers": {"x-codex-turn-state": 5}}',
-        '{"type": "error", "headers": ["retry-after"]}',
         pytest.param('{"type": "response.reasoning_summary_part.added", "summary_index": Infinity}', id="infinite"),
-        pytest.param("[" * 100_000, id="nested too deeply"),
-        pytest.param('{"n": ' + "9" * 5000 + "}", id="a number too long"),
     ],
 )
-def test_an_event_that_lacks_what_it_promises_breaks_the_stream(text):
-    with pytest.raises(StreamBroken):
-        parse_event(text)
+def test_an_event_on_the_way_that_lacks_what_it_promises_is_passed_over(text):
+    """One delta without its text broke the stream, and the whole answer was asked for again; codex goes on."""
+    assert parse_event(text) is None
 
 
 @given(MEMBERS | JSON)
@@ -203,7 +217,7 @@ def test_an_error_event_is_read_like_an_http_answer():
     with pytest.raises(UpstreamError, match="^limit$") as failed:
         parse_event(json.dumps(event))
 
-    assert (failed.value.status, failed.value.code) == (429, "usage_limit_reached")
+    assert (failed.value.status, failed.value.kind) == (429, "usage_limit_reached")
     assert failed.value.resets_at == 1999999999
     assert failed.value.limits == RateLimits(LimitWindow(100, None, None), None)
 
@@ -242,21 +256,22 @@ def test_limits_that_are_no_numbers_are_unknown(text):
 
 
 @pytest.mark.parametrize(
-    "body, message, code",
+    "body, message, kind, code",
     [
-        ('{"error": {"type": "invalid_request", "message": "bad request"}}', "bad request", "invalid_request"),
-        ('{"error": {"code": "server_error", "message": " x "}}', "x", "server_error"),
-        ('{"detail": "upgrade required"}', "upgrade required", ""),
-        ('{"error": "plain"}', '{"error": "plain"}', ""),
-        ("", "no reason was given", ""),
-        ("[" * 100_000, "[" * 500, ""),
-        ("<html>" + "x" * 9000, "<html>" + "x" * 494, ""),
+        ('{"error": {"type": "invalid_request", "message": "bad request"}}', "bad request", "invalid_request", ""),
+        ('{"error": {"code": "server_error", "message": " x "}}', "x", "", "server_error"),
+        ('{"error": {"type": "a", "code": "b", "message": "x"}}', "x", "a", "b"),
+        ('{"detail": "upgrade required"}', "upgrade required", "", ""),
+        ('{"error": "plain"}', '{"error": "plain"}', "", ""),
+        ("", "no reason was given", "", ""),
+        ("[" * 100_000, "[" * 500, "", ""),
+        ("<html>" + "x" * 9000, "<html>" + "x" * 494, "", ""),
     ],
 )  # fmt: skip
-def test_a_failure_speaks_with_the_services_words_and_not_with_whole_pages(body, message, code):
+def test_a_failure_speaks_with_the_services_words_and_not_with_whole_pages(body, message, kind, code):
     failed = failure(502, {}, body)
 
-    assert (failed.message, failed.code, failed.status) == (message, code, 502)
+    assert (failed.message, failed.kind, failed.code, failed.status) == (message, kind, code, 502)
 
 
 @pytest.mark.parametrize(
@@ -278,17 +293,17 @@ def test_every_answer_is_some_failure(status, headers, body):
     "failed, retryable, info",
     [
         (StreamBroken("cut"), True, "other"),
-        (UpstreamError("x", status=401), True, "unauthorized"),
-        (UpstreamError("x", status=429), True, "rateLimitExceeded"),
-        (UpstreamError("x", status=500), True, "internalServerError"),
-        (UpstreamError("x", status=503), True, "internalServerError"),
-        (UpstreamError("x", code="server_error"), True, "internalServerError"),
         (UpstreamError("x", status=400), False, "other"),
-        (UpstreamError("x", status=403), False, "other"),
+        (UpstreamError("x", status=429), False, {"responseTooManyFailedAttempts": {"httpStatusCode": 429}}),
+        (
+            UpstreamError("x", status=429, retry_after_s=1.0),
+            True,
+            {"responseTooManyFailedAttempts": {"httpStatusCode": 429}},
+        ),
+        (UpstreamError("x", status=500), True, "internalServerError"),
+        (UpstreamError("x", code="server_error"), True, "other"),
         (UpstreamError("x", code="incomplete"), False, "other"),
-        (UpstreamError("x", status=429, code="usage_limit_reached"), False, "usageLimitExceeded"),
-        (UpstreamError("x", code="context_length_exceeded"), False, "contextWindowExceeded"),
-        (UpstreamError("x", status=400, code="context_length_exceeded"), False, "contextWindowExceeded"),
+        (refused_by_proxy("a.example", 403), False, "other"),
     ],
 )
 def test_a_failure_is_sorted_as_the_original_sorts_it(failed, retryable, info):
@@ -297,10 +312,69 @@ def test_a_failure_is_sorted_as_the_original_sorts_it(failed, retryable, info):
     assert (verdict.retryable, verdict.info) == (retryable, info)
 
 
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 413, 502, 503, 529])
+def test_every_status_but_400_may_get_better_and_is_told(status):
+    """A 403 of a gateway that was busy failed the turn at once; codex tries again, and ends with the status."""
+    verdict = judge(UpstreamError("x", status=status))
+
+    assert verdict.retryable and verdict.status == status
+    assert verdict.info == {"httpConnectionFailed": {"httpStatusCode": status}}
+
+
+@pytest.mark.parametrize("status, word", [(None, "code"), (400, "code"), (429, "kind"), (503, "code")])
+@pytest.mark.parametrize(
+    "said, retryable, info",
+    [
+        ("usage_limit_reached", False, "usageLimitExceeded"),
+        ("usage_not_included", False, "usageLimitExceeded"),
+        ("insufficient_quota", False, "usageLimitExceeded"),
+        ("context_length_exceeded", False, "contextWindowExceeded"),
+        ("server_is_overloaded", False, "serverOverloaded"),
+        ("invalid_prompt", False, "other"),
+        ("cyber_policy", False, "cyberPolicy"),
+        ("slow_down", True, "rateLimitExceeded"),
+        ("rate_limit_exceeded", True, "rateLimitExceeded"),
+        ("websocket_connection_limit_reached", True, "other"),
+        ("previous_response_not_found", True, "other"),
+    ],
+)
+def test_a_word_of_the_service_says_more_than_the_status(said, retryable, info, status, word):
+    """A spent quota cost twelve requests; a socket that was too old, with its 400, failed the turn at once."""
+    verdict = judge(UpstreamError("x", status=status, **{word: said}))
+
+    assert (verdict.retryable, verdict.info) == (retryable, info)
+
+
+def test_the_code_of_an_error_counts_beside_its_type():
+    error = {"type": "invalid_request_error", "code": "websocket_connection_limit_reached", "message": "too old"}
+    with pytest.raises(UpstreamError) as failed:
+        parse_event(json.dumps({"type": "error", "status": 400, "error": error}))
+    assert judge(failed.value).retryable
+
+    with pytest.raises(UpstreamError) as failed:
+        parse_event(json.dumps({"type": "error", "status": 400, "error": {**error, "code": "another"}}))
+    assert not judge(failed.value).retryable
+
+
+@pytest.mark.parametrize(
+    "message, seconds",
+    [
+        ("Rate limit reached for x. Please try again in 1.5s. Visit y", 1.5),
+        ("please TRY AGAIN IN 700ms.", 0.7),
+        ("Please try again in 3 seconds.", 3.0),
+        ("Please try again in 7m3.5s.", None),
+        ("Please try again in a while.", None),
+    ],
+)
+def test_a_limit_that_tells_the_wait_in_words_is_waited_for(message, seconds):
+    assert judge(UpstreamError(message, code="rate_limit_exceeded")).retry_after_s == seconds
+    assert judge(UpstreamError(message, code="server_error")).retry_after_s is None
+
+
 def test_only_limits_that_are_the_reason_are_told():
     told = [
         judge(StreamBroken("cut")).tells_limits,
-        judge(UpstreamError("x", status=429, code="usage_limit_reached")).tells_limits,
+        judge(UpstreamError("x", status=429, kind="usage_limit_reached")).tells_limits,
         judge(UpstreamError("x", status=429)).tells_limits,
         judge(UpstreamError("x", status=500)).tells_limits,
     ]
@@ -323,7 +397,7 @@ def test_the_wait_that_a_service_asks_for_is_kept():
     ],
 )
 def test_a_spent_plan_says_when_it_is_filled_again_if_that_is_a_date(resets_at, text):
-    spent = UpstreamError("limit", status=429, code="usage_limit_reached", resets_at=resets_at)
+    spent = UpstreamError("limit", status=429, kind="usage_limit_reached", resets_at=resets_at)
 
     assert judge(spent) == Retry(False, text, "usageLimitExceeded", tells_limits=True)
 

@@ -19,6 +19,8 @@ class MemoryStream:
         self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
         self.outgoing: asyncio.Queue[str | None] = asyncio.Queue()
         self.is_broken = False
+        self.is_read = asyncio.Event()
+        self.is_read.set()
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while (text := await self.incoming.get()) is not None:
@@ -27,6 +29,7 @@ class MemoryStream:
     async def send(self, text: str) -> None:
         if self.is_broken:
             raise ConnectionError("the client closed its end")
+        await self.is_read.wait()
         await self.outgoing.put(text)
 
     async def aclose(self) -> None:

@@ -140,3 +140,17 @@ def test_the_system_is_described_as_the_original_does(release, described):
 )
 def test_the_terminal_is_described_by_what_can_be_in_a_header(environ, described):
     assert describe_terminal(environ) == described
+
+
+@pytest.mark.parametrize(
+    "name, version, shown",
+    [
+        ("desk", "1\n2\x00\x7f\xe9\u2603\ty", "desk/0.169.0 (SYS) TERM (desk; 1_2_____y)"),
+        ("desk", "\xe9", "desk/0.169.0 (SYS) TERM (desk; \xe9)"),
+        ("desk", "a\tb", "desk/0.169.0 (SYS) TERM (desk; a\tb)"),
+        ("n\xe9", "1\n", "n\xe9/0.169.0 (SYS) TERM (n\xe9; 1)"),
+    ],
+)
+def test_a_version_that_is_no_header_value_leaves_a_user_agent_that_is(name, version, shown):
+    """Each request upstream failed; codex-cli 0.169.0 was seen to answer this."""
+    assert Identity(name, "SYS", "TERM").user_agent(ClientInfo(name, version)) == shown

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -68,8 +69,13 @@ def test_the_socket_is_only_for_its_owner_whatever_the_umask(run, path):
 
 def test_a_directory_that_has_to_be_made_is_only_for_its_owner(run, tmp_path):
     async def scenario():
-        async with listening(tmp_path / "new" / "rpc.sock"):
-            assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+        previous = os.umask(0)
+        try:
+            async with listening(tmp_path / "new" / "one" / "rpc.sock"):
+                for made in (tmp_path / "new", tmp_path / "new" / "one"):
+                    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        finally:
+            os.umask(previous)
 
     run(scenario())
 
@@ -267,6 +273,126 @@ def test_when_the_listener_stops_its_clients_are_told(run, path):
         with pytest.raises(websockets.ConnectionClosed):
             await client.recv()
         await client.close()
+
+    run(scenario())
+
+
+async def hung_client(path):
+    """A desktop that did its handshake and does not read or answer any more, until its process is killed."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(
+        b"GET /rpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    return writer
+
+
+@on_each_loop
+def test_a_client_that_has_hung_does_not_hold_up_the_end(run, path):
+    """It once took ten seconds, the patience of the library."""
+
+    async def scenario():
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(listening(path))
+            writer = await hung_client(path)
+            async with asyncio.timeout(5):
+                await stack.aclose()
+                assert asyncio.all_tasks() == {asyncio.current_task()}  # nor does anything that goes on behind
+            writer.close()
+
+    run(scenario())
+
+
+@on_each_loop
+def test_who_starts_while_another_one_still_ends_keeps_its_socket(run, path):
+    """The one that ended once removed the new one's: nobody could connect after a restart."""
+
+    async def scenario():
+        async with contextlib.AsyncExitStack() as former:
+            await former.enter_async_context(listening(path))
+            writer = await hung_client(path)
+            ending = asyncio.create_task(former.aclose())
+            while path.exists():
+                await asyncio.sleep(0)
+            async with listening(path):
+                await ending
+                assert await initialized(path)
+            writer.close()
+        assert not path.exists()
+
+    run(scenario())
+
+
+def test_a_socket_that_is_not_ours_any_more_is_left_to_its_owner(run, path):
+    async def scenario():
+        async with contextlib.AsyncExitStack() as former:
+            await former.enter_async_context(listening(path))
+            path.unlink()
+            async with listening(path):
+                await former.aclose()
+                assert await initialized(path)
+
+    run(scenario())
+
+
+def test_two_that_start_at_once_do_so_one_after_the_other(run, path):
+    """Between bind and listen a socket looks dead, and the second start once took it away from the first."""
+
+    async def scenario():
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # as another process does in that moment
+        async with contextlib.AsyncExitStack() as stack:
+            start = asyncio.create_task(stack.enter_async_context(listening(path)))
+            await asyncio.sleep(0.1)
+            assert not start.done() and not path.exists()
+            os.close(descriptor)
+            await start
+            assert await initialized(path)
+
+    run(scenario())
+
+
+def test_one_that_is_held_up_by_another_for_too_long_says_so(run, path):
+    async def scenario():
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(SocketUnavailable, match="does not finish"):
+            async with listening(path):
+                pass
+        os.close(descriptor)
+
+    run(scenario())
+
+
+def test_a_listener_that_accepts_nobody_is_one_too(run, path):
+    """Its backlog was full, and the start once waited for it without end."""
+
+    async def scenario():
+        with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+            busy.bind(str(path))
+            busy.listen(0)
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect_ex(str(path))
+            with pytest.raises(SocketUnavailable, match="another process listens on"):
+                async with listening(path):
+                    pass
+
+    run(scenario())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_somebody_else_is_refused(run, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir(mode=0o700)
+    os.chown(place, 12345, -1)
+
+    async def scenario():
+        with pytest.raises(SocketUnavailable, match="of another user"):
+            async with listening(place / "rpc.sock"):
+                pass
 
     run(scenario())
 

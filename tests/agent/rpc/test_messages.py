@@ -179,6 +179,8 @@ def test_null_is_as_good_as_absent():
 def test_the_experimental_members_that_were_given_are_named_in_the_order_of_the_original():
     """initialize_no_experimental: also an empty list was given."""
     assert ThreadStart.parse({}).experimental == ThreadStart.parse({"dynamicTools": None}).experimental == ()
+    # The default, written out (observed).
+    assert ThreadStart.parse({"experimentalRawEvents": False}).experimental == ()
     both = {"experimentalRawEvents": True, "dynamicTools": []}
     assert ThreadStart.parse(both).experimental == ("dynamicTools", "experimentalRawEvents")
 

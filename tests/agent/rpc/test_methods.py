@@ -10,8 +10,8 @@ import pytest
 
 from agent.core.thread import BASE_INSTRUCTIONS
 from agent.model.wire import Created
-from agent.rpc import methods
-from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
+from agent.rpc.input import MAX_IMAGE_BYTES, MAX_INPUT_CHARACTERS
+from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, RequestFailed
 from agent.standins.desktop import Script
 from proxy.standins.chatgpt import auth_json
 from tests.agent.core import model_says, published_schema
@@ -428,54 +428,132 @@ def test_the_input_comes_back_as_it_was_sent_and_goes_to_the_model_as_parts(run,
     run(scenario())
 
 
-def test_a_local_image_is_read_and_sent_inline(run, tmp_path):
+def around(number, path, *parts):
+    """Parts between the tags that name a local image."""
+    return [
+        {"type": "input_text", "text": f'<image name=[Image #{number}] path="{path}">'},
+        *parts,
+        {"type": "input_text", "text": "</image>"},
+    ]
+
+
+def test_local_images_are_read_and_sent_inline_by_name_and_number(run, tmp_path):
+    """What they are is seen by their content; as codex-cli 0.169.0 sends them."""
+
     async def scenario():
-        (tmp_path / "dot.png").write_bytes(PNG)
-        given = {"type": "localImage", "path": str(tmp_path / "dot.png")}
+        first, second = tmp_path / "dot.png", tmp_path / "not what it says.txt"
+        first.write_bytes(PNG)
+        second.write_bytes(PNG)
+        given = [{"type": "localImage", "path": str(path)} for path in (first, second)]
         model = ScriptedModel(model_says.answer("Done."))
         async with app_and_desktop(tmp_path, model) as (_, desktop):
-            await turn(desktop, await start(desktop), given)
+            await turn(desktop, await start(desktop), {"type": "image", "url": "data:,x"}, *given)
             item = (await desktop.wait_for("item/started"))["item"]
 
-        (part,) = said_by_user(model)
-        assert part == {"type": "input_image", "image_url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
-        assert item["content"] == [given]
+        image = {"type": "input_image", "image_url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
+        assert said_by_user(model)[1:] == [*around(2, first, image), *around(3, second, image)]
+        assert item["content"][1:] == given
 
     run(scenario())
 
 
-def test_an_image_that_cannot_be_sent_refuses_the_turn(run, tmp_path):
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("missing.png", "No such file or directory"),
+        ("dir.png", "Is a directory"),
+        ("fifo.png", "not a regular file"),
+        ("bad\0.png", "it is no path"),
+    ],
+)
+def test_a_local_image_that_cannot_be_read_is_told_to_the_model_and_the_turn_goes_on(name, reason, run, tmp_path):
+    """It refused the turn, and a FIFO stopped the whole server until somebody wrote to it."""
+
     async def scenario():
-        large = tmp_path / "large.png"
-        with large.open("wb") as file:
-            file.truncate(methods.MAX_IMAGE_BYTES + 1)
+        os.mkfifo(tmp_path / "fifo.png")
         (tmp_path / "dir.png").mkdir()
-        async with app_and_desktop(tmp_path) as (app, desktop):
-            thread_id = await start(desktop)
-
-            async def text(path):
-                inputs = [HELLO, {"type": "localImage", "path": str(path)}]
-                return await refused(desktop, "turn/start", {"threadId": thread_id, "input": inputs})
-
-            missing, directory = tmp_path / "missing.png", tmp_path / "dir.png"
-            assert await text(missing) == f"cannot read the image '{missing}': No such file or directory"
-            assert await text(directory) == f"cannot read the image '{directory}': Is a directory"
-            assert await text(large) == f"the image '{large}' is larger than 20971520 bytes"
-            assert await text("/etc/passwd") == "'/etc/passwd' is no image that the model takes (by its file name)"
-            assert app.core.thread(thread_id).history == [] and app.core.thread(thread_id).preview == ""
+        path = f"{tmp_path}/{name}"
+        model = ScriptedModel(model_says.answer("Done."))
+        async with app_and_desktop(tmp_path, model) as (_, desktop):
+            assert (await turn(desktop, await start(desktop), HELLO, {"type": "localImage", "path": path}))["status"]
+        text = f"countersign could not read the local image at `{path}`: {reason}"
+        assert said_by_user(model)[1:] == [{"type": "input_text", "text": text}]
 
     run(scenario())
 
 
-def test_the_largest_image_that_is_allowed_is_sent(run, tmp_path):
+@pytest.mark.parametrize("content, size", [(b"secret-4711", 11), (b"", 0), (PNG, MAX_IMAGE_BYTES + 1)])
+def test_a_file_that_is_no_image_is_not_sent_whatever_its_name(content, size, run, tmp_path):
     async def scenario():
-        path = tmp_path / "large.png"
-        with path.open("wb") as file:
-            file.truncate(methods.MAX_IMAGE_BYTES)
+        path = tmp_path / "dot.png"
+        path.write_bytes(content)
+        os.truncate(path, size)
         model = ScriptedModel(model_says.answer("Done."))
         async with app_and_desktop(tmp_path, model) as (_, desktop):
             await turn(desktop, await start(desktop), {"type": "localImage", "path": str(path)})
-        assert len(said_by_user(model)[0]["image_url"]) > methods.MAX_IMAGE_BYTES
+        omitted = {"type": "input_text", "text": "image content omitted because it could not be processed"}
+        assert said_by_user(model) == around(1, path, omitted)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("head", [PNG, b"\xff\xd8\xff\xe0", b"GIF89a", b"RIFF\0\0\0\0WEBP"])
+def test_the_largest_image_of_each_format_is_sent(head, run, tmp_path):
+    async def scenario():
+        path = tmp_path / "large"
+        path.write_bytes(head)
+        os.truncate(path, MAX_IMAGE_BYTES)
+        model = ScriptedModel(model_says.answer("Done."))
+        async with app_and_desktop(tmp_path, model) as (_, desktop):
+            await turn(desktop, await start(desktop), {"type": "localImage", "path": str(path)})
+        assert len(said_by_user(model)[1]["image_url"]) > MAX_IMAGE_BYTES
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "texts, taken",
+    [
+        (["\xe9" * MAX_INPUT_CHARACTERS], True),
+        (["x" * (MAX_INPUT_CHARACTERS + 1)], False),
+        (["x" * MAX_INPUT_CHARACTERS, "y"], False),
+    ],
+    ids=["all of it", "one more", "one more in another text"],
+)
+def test_the_texts_of_an_input_have_a_limit_in_characters(texts, taken, run, tmp_path):
+    """codex-cli 0.169.0 answers -32602 with this text."""
+    inputs = [{"type": "text", "text": text} for text in texts]
+    said = "Input exceeds the maximum length of 1048576 characters."
+
+    async def scenario():
+        pause = Pause()
+        model = ScriptedModel([pause, *model_says.answer("one")], *[model_says.answer("two")] * taken)
+        async with app_and_desktop(tmp_path, model) as (_, desktop):
+            thread_id = await start(desktop)
+            params = {"threadId": thread_id, "input": [HELLO]}
+            turn_id = (await desktop.request("turn/start", params))["turn"]["id"]
+            await pause.reached.wait()
+            steering = {"threadId": thread_id, "expectedTurnId": turn_id, "input": inputs}
+            if taken:
+                await desktop.request("turn/steer", steering)
+            else:
+                assert await refused(desktop, "turn/steer", steering, INVALID_PARAMS) == said
+                starting = {"threadId": thread_id, "input": inputs}
+                assert await refused(desktop, "turn/start", starting, INVALID_PARAMS) == said
+            pause.over.set()
+            await desktop.wait_for("turn/completed")
+
+    run(scenario())
+
+
+def test_no_thread_starts_while_the_configuration_is_broken(run, tmp_path):
+    """The server goes on without config.toml; a thread with other settings than the user's would be a surprise."""
+
+    async def scenario():
+        async with app_and_desktop(tmp_path, config_problem="'config.toml' is not TOML") as (_, desktop):
+            text = "failed to load configuration: 'config.toml' is not TOML"
+            assert await refused(desktop, "thread/start", {}) == text
+            assert (await desktop.request("model/list", {}))["data"]
 
     run(scenario())
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_SUPPORTED, MISSING, RequestFailed
+from agent.rpc.outbox import HIGH_WATER_CHARACTERS, MOST_CHARACTERS
 from agent.rpc.serde_text import InvalidParams
 from agent.rpc.server import Answer, ClientGone, Connections, Method
 from tests.agent.rpc.memory import MemoryStream, served
@@ -528,6 +529,52 @@ def test_a_client_that_does_not_read_any_more_is_let_go(run):
             assert it.connections.any_attester() is None
 
     run(scenario())
+
+
+def test_a_client_that_is_slow_to_read_has_its_requests_wait_and_its_answers_taken(run):
+    """Whatever it asked for was queued for it, without a bound."""
+    handled = []
+
+    @method
+    async def large(_, params):
+        handled.append(params["number"])
+        return {"text": "x" * HIGH_WATER_CHARACTERS}
+
+    async def scenario():
+        async with served({"thread/start": large}) as it:
+            client = await it.connect()
+            await client.initialize(requestAttestation=True)
+            client.stream.is_read.clear()
+            asking = asyncio.create_task(it.initialized[0].request("attestation/generate", {}))
+            await asyncio.sleep(0)
+            for number in range(3):
+                await client.send(id=number, method="thread/start", params={"number": number})
+            await client.send(id=0, result={"token": "t"})
+            assert await asking == {"token": "t"}
+            assert handled == [0]
+
+            client.stream.is_read.set()
+            assert (await client.receive())["method"] == "attestation/generate"
+            assert [(await client.receive())["id"] for _ in range(3)] == [0, 1, 2]
+            assert handled == [0, 1, 2]
+
+    run(scenario())
+
+
+def test_a_client_that_reads_nothing_at_all_is_let_go(run, caplog):
+    async def scenario():
+        async with served() as it:
+            client = await it.connect()
+            await client.initialize(requestAttestation=True)
+            client.stream.is_read.clear()
+            text = "x" * (1024 * 1024)
+            for _ in range(MOST_CHARACTERS // len(text) + 2):
+                it.initialized[0].send(text)
+            await it.gone(client)
+            assert it.connections.any_attester() is None
+
+    run(scenario())
+    assert "client 1 does not read: let go" in caplog.text
 
 
 def test_a_client_that_broke_is_not_asked_again_while_another_can_be(run):

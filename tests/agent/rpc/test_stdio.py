@@ -343,3 +343,26 @@ def test_a_stream_without_a_greeting_starts_empty(run, pipes):
             assert await next_text(aiter(stream)) == "a"
 
     run(scenario())
+
+
+def test_an_answer_that_cannot_be_written_at_once_is_left_to_the_server(pipes):
+    """A traceback of the process, where stdout was full or closed."""
+    pipes.write(INITIALIZE)
+    os.set_blocking(pipes.stdout, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipes.stdout, b"x" * 4096)
+    os.set_blocking(pipes.stdout, True)
+    greeting = greeted(pipes)
+    assert not greeting.answered and greeting.texts == [INITIALIZE.decode().strip()]
+
+
+@pytest.mark.parametrize("target", ["closed", "/dev/full"])
+def test_an_answer_that_nobody_can_get_is_no_error_of_the_greeting(pipes, target):
+    pipes.write(INITIALIZE)
+    if target == "closed":
+        pipes.close("from_server")
+        assert not greeted(pipes).answered
+    else:
+        with open(target, "wb", buffering=0) as full:
+            assert not greet(describe, pipes.stdin, full.fileno()).answered
