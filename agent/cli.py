@@ -33,8 +33,6 @@ PERSONAS = {
     "applypatch": "agent.tools.apply_patch",
 }
 PATCH_FLAG = "--codex-run-as-apply-patch"
-
-
 # Commands that need nothing but the standard library and us.
 BARE = ("sandbox",)
 
@@ -47,8 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _command(list(argv))
-    arguments = sys.argv[1:]
-    persona = PERSONAS.get(sys.argv[0].rpartition("/")[2])
+    _hold_standard_descriptors()
+    try:
+        return _process(sys.argv[0].rpartition("/")[2], sys.argv[1:])
+    except KeyboardInterrupt:
+        # Before a command has its own way of stopping: no traceback of what was being imported.
+        return 130
+
+
+def _process(name: str, arguments: list[str]) -> int:
+    persona = PERSONAS.get(name)
     if persona is not None:
         _end(import_module(persona).main(arguments))
     if arguments[:1] == [PATCH_FLAG]:
@@ -61,10 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _hold_standard_descriptors() -> None:
+    """Open those that were closed: else the next file would be taken for stdout, and uvloop aborts."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
+
+
 def _end(code: int) -> NoReturn:
     """Exit without taking the interpreter down piece by piece: nothing of these programs is left, and it takes 2 ms."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # it is None if it was closed at the start
+                stream.flush()
+        except OSError:
+            code = code or 1
     os._exit(code)
 
 

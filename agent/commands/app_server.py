@@ -26,7 +26,6 @@ _HARMLESS = frozenset(
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     # Until everything is loaded nothing becomes garbage, and looking for it is a tenth of the start.
     gc.disable()
-    _hold_standard_descriptors()
     greeting = _greet() if not overrides and _HARMLESS.issuperset(argv) else None
 
     from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
@@ -87,15 +86,6 @@ def _read_without_file(
         return proxy_settings(vars(arguments), os.environ, table), codex_home(os.environ), config
     except (HomeError, SettingError) as exc:
         raise CommandFailed(str(exc), 2) from exc
-
-
-def _hold_standard_descriptors() -> None:
-    """Open those that were closed, as Rust's runtime does: else the next file would be taken for stdout."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
 
 
 def _greet() -> "Greeting | None":
