@@ -3,33 +3,40 @@
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_PREFIX = "countersign-"
+_PREFIX = "run-"
 _LOCK = "lock"
-# A directory without its lock is either being made this moment, or was left by a process killed in that moment.
-_SETTLED_S = 60.0
+# In the lock file: only what says so was made here, and may be removed.
+_MAGIC = b"The directory of one run of countersign. It is removed when the run has ended.\n"
 
 
 class RunDirectory:
     """A 0700 directory that is removed when the run ends; a run that was killed is swept up by the next one.
 
     The directory holds a locked file for as long as its process lives (flock(2)), which the kernel gives up also
-    after SIGKILL. That, and not a pid that may belong to another process by now, tells the living from the dead.
+    after SIGKILL. That, and not a pid that may belong to another process by now, tells the living from the dead. Runs
+    lie in a private directory of their own, "countersign-runs-UID" in the runtime or temp directory: nothing outside
+    of it is ever looked at, and in it only what holds our lock file is removed.
     """
 
     def __init__(self) -> None:
         base = _base()
-        _sweep(base)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        parent = base / f"countersign-runs-{os.geteuid()}"
+        if _is_private(parent):
+            _sweep(parent)
+        else:  # somebody else was there first, or opened it to others: do without it, and sweep nothing
+            parent = base
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX if parent != base else f"countersign-{_PREFIX}", dir=parent))
         # Renamed once it is locked: a sweeper that found it unlocked would take this run for a dead one.
         unlocked = self.path / "lock.new"
         self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._lock, _MAGIC)
         unlocked.rename(self.path / _LOCK)
 
     def __enter__(self) -> Self:
@@ -59,24 +66,33 @@ def _base() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _sweep(base: Path) -> None:
-    for path in base.glob(_PREFIX + "*"):
+def _is_private(parent: Path) -> bool:
+    """Make it if it is not there; whether it is a directory of ours that nobody else may enter."""
+    try:
+        parent.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    status = parent.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _sweep(parent: Path) -> None:
+    for path in parent.glob(_PREFIX + "*"):
         try:
-            status = path.lstat()
-            if status.st_uid != os.geteuid() or not path.is_dir() or path.is_symlink():
-                continue
-            if _abandoned(path, status.st_mtime):
+            if stat.S_ISDIR(path.lstat().st_mode) and _is_dead_run(path):
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
-            continue  # another run is sweeping the same directory
+            continue  # another run is sweeping the same directory, or it is none of ours
 
 
-def _abandoned(path: Path, changed_at: float) -> bool:
+def _is_dead_run(path: Path) -> bool:
+    """Whether a lock file of ours is in it, and nobody holds it. Raises OSError if there is none."""
+    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return time.time() - changed_at > _SETTLED_S
-    try:
+        if os.read(descriptor, len(_MAGIC) + 1) != _MAGIC:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -17,8 +17,17 @@ def client_context(*authorities: bytes) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for pem in authorities:
-        context.load_verify_locations(cadata=pem.decode("ascii"))
+        trust_also(context, pem)
     return context
+
+
+def trust_also(context: ssl.SSLContext, authority: bytes) -> None:
+    """Let `context` trust this PEM authority too, from its next connection on.
+
+    Raises:
+        ssl.SSLError: A PEM text that holds no certificate.
+    """
+    context.load_verify_locations(cadata=authority.decode("ascii"))
 
 
 def platform_roots() -> Path:

@@ -8,7 +8,7 @@ import asyncio
 import enum
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 ATTESTATION_HEADER = "x-oai-attestation"
 
@@ -125,10 +125,13 @@ def open_envelope(value: str) -> Envelope:
     """Take a header value apart; anything that is not exactly an envelope has status None. Never raises."""
     nothing = Envelope(None, None)
     try:
-        content = json.loads(value)
+        content = json.loads(value, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError):
         return nothing
-    if not isinstance(content, dict) or content.get("v") != 1 or type(content.get("s")) is not int:
+    # Not `== 1`: true and 1.0 are equal to it.
+    if not isinstance(content, dict) or type(content.get("v")) is not int or type(content.get("s")) is not int:
+        return nothing
+    if content["v"] != 1:
         return nothing
     try:
         status = AttestationStatus(content["s"])
@@ -139,3 +142,11 @@ def open_envelope(value: str) -> Envelope:
     if has_token != (status is AttestationStatus.OK) or set(content) - {"v", "s", "t"}:
         return nothing
     return Envelope(status, token if has_token else None)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose members differ. Of two of one name every reader may take another."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a member is there twice")
+    return content

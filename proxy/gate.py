@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mitmproxy import http
@@ -17,10 +17,10 @@ from mitmproxy.connection import Client
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.modes import HttpProxy
 from mitmproxy.proxy.layers.tls import HTTP_ALPNS, parse_client_hello
-from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy.credentials import Credentials
 from proxy.scope import Scope, Target, normal_host
@@ -29,15 +29,32 @@ from proxy.upstream import UpstreamMap, refused_address
 logger = logging.getLogger(__name__)
 
 _TLS_HANDSHAKE = 22  # the first byte of a TLS record that starts a handshake, RFC 8446 5.1
+# A ClientHello with every extension that is known of, post-quantum keys among them, is a tenth of it.
+_MAX_HELLO_BYTES = 64 * 1024
+
+# Of how many of its addresses a name is tried.
+MOST_ADDRESSES = 4
+
+# Set in the metadata of a flow when the head of its request is written upstream.
+HEAD_SENT = "countersign head sent"
+
+
+class UpstreamRefused(Exception):
+    """There is no address that may be connected to; the text says why."""
 
 
 @dataclass(slots=True)
 class Tunnel:
-    """An admitted CONNECT. `sni` is the name in the client's ClientHello, None until there was one."""
+    """An admitted CONNECT.
+
+    `sni` is the name in the client's ClientHello, None until there was one; `addresses` is where its upstream is, none
+    until it was looked up.
+    """
 
     target: Target
     intercepted: bool
     sni: str | None = None
+    addresses: tuple[tuple[str, int], ...] = ()
 
 
 class Gate:
@@ -120,33 +137,34 @@ class Gate:
             self._on_tunnel(target)
         return None
 
-    async def server_connect(self, data: ServerConnectionHookData) -> None:
-        """Connect only to the mapped address, or to one that was resolved and judged here, once."""
-        try:
-            data.server.error = await self._direct(data)
-        except Exception as exc:
-            logger.error("upstream address failed error=%s", type(exc).__name__)
-            data.server.error = "the proxy failed to judge the upstream address"
+    async def addresses(self, client_id: str) -> Sequence[tuple[str, int]]:
+        """Where this client's upstream is: the mapped address, or those that were resolved and judged here, once.
 
-    async def _direct(self, data: ServerConnectionHookData) -> str | None:
-        tunnel = self._tunnels.get(data.client.id)
+        Raises:
+            UpstreamRefused: Nowhere.
+        """
+        tunnel = self._tunnels.get(client_id)
         if tunnel is None:
-            return "no admitted CONNECT on this connection"
-        target = tunnel.target
+            raise UpstreamRefused("no admitted CONNECT on this connection")
+        if not tunnel.addresses:
+            tunnel.addresses = await self._judged(tunnel.target)
+        return tunnel.addresses
+
+    async def _judged(self, target: Target) -> tuple[tuple[str, int], ...]:
         mapped = self._upstream.addresses.get(target)
         if mapped is not None:
-            data.server.address = mapped
-            return None
+            return (mapped,)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except OSError as exc:
-            return f"cannot resolve {target.host}: {exc.strerror or exc}"
-        for _, _, _, _, address in found:
-            if not refused_address(str(address[0])):
-                data.server.address = (str(address[0]), target.port)
-                return None
-        logger.warning("upstream refused target=%s reason=not-a-public-address", target)
-        return f"{target.host} does not resolve to a public address"
+            raise UpstreamRefused(f"cannot resolve {target.host}: {exc.strerror or exc}") from exc
+        public = dict.fromkeys(
+            (str(address[0]), target.port) for _, _, _, _, address in found if not refused_address(str(address[0]))
+        )
+        if not public:
+            logger.warning("upstream refused target=%s reason=not-a-public-address", target)
+            raise UpstreamRefused(f"{target.host} does not resolve to a public address")
+        return tuple(public)[:MOST_ADDRESSES]
 
     # Layers
 
@@ -165,10 +183,10 @@ class Gate:
         if tunnel is None:
             return _Refuse(context)
         if not tunnel.intercepted:
-            return layers.TCPLayer(context, ignore=True)
+            return self._untouched(context, tunnel, data)
         if context.client.tls_established:
             if context.client.alpn in (*HTTP_ALPNS, None, b""):
-                return layers.HttpLayer(context, HTTPMode.transparent)
+                return _Http(context, HTTPMode.transparent)
             return _Refuse(context)
         if data and (data[0] != _TLS_HANDSHAKE or (len(data) > 2 and not starts_like_tls_record(data))):
             logger.warning("tunnel closed target=%s reason=no-tls", tunnel.target)
@@ -189,6 +207,38 @@ class Gate:
         server_tls = layers.ServerTLSLayer(context)
         server_tls.child_layer = layers.ClientTLSLayer(context)
         return server_tls
+
+    def _untouched(self, context: Context, tunnel: Tunnel, data: bytes) -> layer.Layer | None:
+        """Bytes only. But what names an intercepted host in its ClientHello was to be seen, and goes no other way.
+
+        Hosts of one operator often answer for each other, whatever name was connected to.
+        """
+        if data[:1] == bytes([_TLS_HANDSHAKE]) and (len(data) < 3 or starts_like_tls_record(data)):
+            try:
+                hello = parse_client_hello(data)
+            except ValueError:
+                return self._refuse_untouched(context, tunnel, "bad-client-hello")
+            if hello is None:
+                if len(data) > _MAX_HELLO_BYTES:
+                    return self._refuse_untouched(context, tunnel, "long-client-hello")
+                return None  # asked again when more has arrived
+            name = (hello.sni or "").lower().rstrip(".")
+            if any(name == target.host for target in self._scope.intercepted):
+                return self._refuse_untouched(context, tunnel, "sni-of-a-scoped-host")
+        return layers.TCPLayer(context, ignore=True)
+
+    def _refuse_untouched(self, context: Context, tunnel: Tunnel, reason: str) -> layer.Layer:
+        logger.warning("tunnel closed target=%s reason=%s", tunnel.target, reason)
+        return _Refuse(context)
+
+
+class _Http(layers.HttpLayer):
+    """mitmproxy's HTTP layer, which notes when the head of a request goes upstream: there is no hook for that."""
+
+    def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
+            self.streams[event.stream_id].flow.metadata[HEAD_SENT] = True
+        yield from super().event_to_child(child, event)
 
 
 class _Refuse(layer.Layer):

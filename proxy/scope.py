@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
+from proxy.attestation import ATTESTATION_HEADER
+
 CODEX = b"/backend-api/codex"
 
 DEFAULT_ORIGIN = "https://chatgpt.com"
@@ -291,6 +293,7 @@ def _misdirected(head: RequestHead) -> str | None:
     return None
 
 
+_ATTESTATION = ATTESTATION_HEADER.encode()
 _TARGET = re.compile(rb"/[!-~]*")
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -306,6 +309,10 @@ def _malformed(head: RequestHead) -> str | None:
         # would see a header that was not there to be stripped (RFC 9110 5.5, RFC 9112 2.2 and 5.2).
         if not _TOKEN.fullmatch(name) or any(octet in value for octet in (b"\r", b"\n", b"\0")):
             return "a header holds a line fold, CR, LF or NUL, or its name is no token"
+    for value in head.values(b"connection"):
+        # Whoever is next on the way would drop what is named here, and the stamp with it (RFC 9110 7.6.1).
+        if any(name.strip().lower().replace(b"_", b"-") == _ATTESTATION for name in value.split(b",")):
+            return f"the Connection header must not name {ATTESTATION_HEADER}, which is for the origin"
     return None
 
 

@@ -12,21 +12,20 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import certifi
 from cryptography import x509
 
-from certs.authority import CA_CERTIFICATE, LocalAuthority
-from certs.trust import platform_roots, write_bundle
 from proxy import slim
 from proxy.attestation import ATTESTATION_BUDGET_S, AttestationProvider
 from proxy.capture.exchange import Exchange, Stamp, Transport
+from proxy.child_environment import child_environment
 from proxy.credentials import Credentials
 from proxy.modes import OnFailure, StampMode
+from proxy.run_authority import RunAuthority
 from proxy.scope import Scope, Target
 from proxy.upstream import UpstreamMap
 
@@ -36,6 +35,7 @@ from mitmproxy import master, options  # noqa: E402
 from mitmproxy.addons import core, proxyserver, tlsconfig  # noqa: E402
 
 from proxy.gate import Gate, Tunnel  # noqa: E402
+from proxy.listener import Limits, Listener  # noqa: E402
 from proxy.stamp import Stamper  # noqa: E402
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ CA_LIFETIME = dt.timedelta(hours=72)
 # Seconds. An idle WebSocket between two turns must live; mitmproxy's default of 600 would end it.
 IDLE_TIMEOUT_S = 24 * 3600
 STOP_TIMEOUT_S = 2.0
+# By the wall clock and not by one long timer, which stands still while a laptop sleeps.
+CLOCK_CHECK_S = 60.0
 
 
 class ProxyUnavailable(Exception):
@@ -81,6 +83,9 @@ class ProxyServer:
         port: 0 for any free port.
         timeout_s: Seconds to wait for a token.
         on_exchange: Called when a request or tunnel is over; see `Stamper`.
+        on_renewed: Called with the PEM of each authority after the first, which is issued in time before the last one
+            expires, and which clients must trust from then on. None where the clients are not ours to tell: then there
+            is no other one, and the log says so, early.
     """
 
     # mitmproxy keeps its master in a module global (mitmproxy.ctx).
@@ -99,12 +104,17 @@ class ProxyServer:
         mode: StampMode = StampMode.ALWAYS,
         on_failure: OnFailure = OnFailure.SEND,
         timeout_s: float = ATTESTATION_BUDGET_S,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        ca_lifetime: dt.timedelta = CA_LIFETIME,
+        on_renewed: Callable[[bytes], None] | None = None,
     ) -> None:
         self.credentials = credentials
-        self.ca_file = run_directory / CA_CERTIFICATE
-        self.bundle_file = run_directory / "bundle.pem"
         self._scope = scope
-        self._directory = run_directory
+        self._authority = RunAuthority(
+            run_directory, (target.host for target in scope.intercepted), upstream.ca_file, ca_lifetime
+        )
+        self._on_renewed = on_renewed
+        self._watch: asyncio.Task[None] | None = None
         self._upstream = upstream
         self._wanted_port = port
         self._on_exchange = on_exchange
@@ -114,7 +124,7 @@ class ProxyServer:
         self._stamper = Stamper(
             scope, tunnels, provider, mode, on_failure, timeout_s, self._numbers, on_exchange
         )  # fmt: skip
-        self._proxyserver = proxyserver.Proxyserver()
+        self._listener = Listener(self._gate, tunnels, limits)
         self._master: master.Master
         self.port = 0
 
@@ -122,32 +132,29 @@ class ProxyServer:
         """Make the authority and listen.
 
         Raises:
-            ProxyUnavailable: The port is in use, or another proxy runs in this process.
+            ProxyUnavailable: The port is in use, a bundle of certificates cannot be read, or another proxy runs in this
+                process.
         """
         if ProxyServer._running:
             raise ProxyUnavailable("mitmproxy can run once in a process, and another ProxyServer is running here")
-        authority = LocalAuthority.create(
-            (target.host for target in self._scope.intercepted), dt.datetime.now(dt.UTC), CA_LIFETIME
-        )
-        authority.write(self._directory)
-        self.ca_pem = authority.certificate_pem
-        extra = [] if self._upstream.ca_file is None else [self._upstream.ca_file.read_bytes()]
-        write_bundle(self.bundle_file, platform_roots(), [self.ca_pem, *extra])
-        upstream_roots = self._directory / "upstream-roots.pem"
-        write_bundle(upstream_roots, Path(certifi.where()), extra)
+        try:
+            self._authority.issue(_now())
+        except (OSError, ValueError) as exc:
+            raise ProxyUnavailable(f"the proxy cannot make itself trusted: {exc}") from exc
         for target, address in self._upstream.addresses.items():
             logger.warning("upstream map in use: %s is reached at %s:%d", target, *address)
 
         opts = options.Options(
             listen_host=LOOPBACK,
             listen_port=self._wanted_port,
-            confdir=str(self._directory),
-            ssl_verify_upstream_trusted_ca=str(upstream_roots),
+            confdir=str(self._authority.directory),
+            ssl_verify_upstream_trusted_ca=str(self._authority.upstream_roots),
         )
         self._master = master.Master(opts, event_loop=asyncio.get_running_loop())
         # It turns each log record of the whole process into a hook; nothing here listens to it.
         self._master._legacy_log_events.uninstall()
-        self._master.addons.add(self._gate, self._stamper, core.Core(), self._proxyserver, _Leaves())
+        # Proxyserver for its options only: the listener is ours.
+        self._master.addons.add(self._gate, self._stamper, core.Core(), proxyserver.Proxyserver(), _Leaves())
         opts.update(
             # Upstream is connected and verified before a request is judged, and its ALPN is mirrored to the client.
             connection_strategy="eager",
@@ -162,17 +169,18 @@ class ProxyServer:
         )
         ProxyServer._running = True
         try:
-            if not await self._proxyserver.setup_servers():
-                reasons = [_reason(server.last_exception) for server in self._proxyserver.servers]
+            try:
+                self.port = await self._listener.listen(LOOPBACK, self._wanted_port, self._master)
+            except OSError as exc:
                 raise ProxyUnavailable(
-                    f"the proxy cannot listen on {LOOPBACK}:{self._wanted_port}: {'; '.join(reasons)}; "
+                    f"the proxy cannot listen on {LOOPBACK}:{self._wanted_port}: {os.strerror(exc.errno or 0)}; "
                     "choose another --port, or none for a free one"
-                )
+                ) from exc
             await self._master.running()
         except BaseException:
             await self._stop()
             raise
-        self.port = self._proxyserver.listen_addrs()[0][1]
+        self._watch = asyncio.create_task(self._watch_authority())
         return self
 
     async def __aexit__(
@@ -181,40 +189,65 @@ class ProxyServer:
         await self._stop()
 
     async def _stop(self) -> None:
-        for server in self._proxyserver.servers:
-            if server.is_running:
-                await server.stop()
-        handlers = list(self._proxyserver.connections.values())
-        for handler in handlers:
-            for io in list(handler.transports.values()):
-                if io.handler is not None:
-                    io.handler.cancel("the proxy stops")
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while self._proxyserver.connections and time.monotonic() < deadline:  # noqa: ASYNC110 (there is no event)
-            await asyncio.sleep(0.005)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait((self._watch,))
+        await self._listener.close(STOP_TIMEOUT_S)
         await self._master.done()
         self._stamper.close()
         ProxyServer._running = False
+
+    async def _watch_authority(self) -> None:
+        """Issue another authority in time, or say in time that this one ends."""
+        await _reached(self._authority.due_at)
+        while self._on_renewed is not None:
+            try:
+                self.renew_authority()
+            except (OSError, ValueError) as exc:
+                logger.error("the authority of this run could not be renewed: %s", exc)
+                await asyncio.sleep(CLOCK_CHECK_S)
+            await _reached(self._authority.due_at)
+        until = self._authority.expires_at.isoformat(" ", "minutes")
+        logger.error("the proxy's authority ends at %s; start it and its agents again before that", until)
+        await _reached(self._authority.expires_at)
+        logger.error("the proxy's authority ended at %s; nothing works until it is started again", until)
+
+    def renew_authority(self) -> None:
+        """Issue another authority, from which all leaves come from now on; open connections go on.
+
+        Raises:
+            OSError, ValueError: A file cannot be read or written; the former authority stays.
+        """
+        self._authority.issue(_now())
+        self._master.options.update(confdir=str(self._authority.directory))  # from where _Leaves reads it again
+        logger.info("the proxy's authority was renewed until=%s", self._authority.expires_at.isoformat(" ", "minutes"))
+        if self._on_renewed is not None:
+            self._on_renewed(self._authority.ca_pem)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The authority that clients have to trust."""
+        return self._authority.ca_pem
+
+    @property
+    def ca_file(self) -> Path:
+        """The same as a file."""
+        return self._authority.ca_file
+
+    @property
+    def bundle_file(self) -> Path:
+        """It and the platform's roots in one file."""
+        return self._authority.bundle_file
 
     @property
     def url(self) -> str:
         """The proxy URL with its credentials: for a child's environment, never for a log or argv."""
         return self.credentials.proxy_url(LOOPBACK, self.port)
 
-    def child_environment(self) -> dict[str, str]:
-        """What a child process needs to go through the proxy and to trust it."""
-        bundle, url = str(self.bundle_file), self.url
-        return {
-            "HTTPS_PROXY": url,
-            "https_proxy": url,
-            "NO_PROXY": "localhost,127.0.0.1,::1",
-            "no_proxy": "localhost,127.0.0.1,::1",
-            "CODEX_CA_CERTIFICATE": bundle,
-            "SSL_CERT_FILE": bundle,
-            "REQUESTS_CA_BUNDLE": bundle,
-            "CURL_CA_BUNDLE": bundle,
-            "NODE_EXTRA_CA_CERTS": str(self.ca_file),
-        }
+    def child_environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """What a child process needs, on top of its `own` environment, to go through the proxy and to trust it."""
+        hosts = (target.host for target in self._scope.intercepted)
+        return child_environment(self.url, str(self.bundle_file), str(self._authority.node_file), hosts, own)
 
     def _tunnel_opened(self, target: Target) -> None:
         self._on_exchange(
@@ -232,6 +265,10 @@ class ProxyServer:
         )
 
 
-def _reason(exc: Exception | None) -> str:
-    """Why it cannot listen, without mitmproxy's advice about options that are not ours."""
-    return os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else str(exc)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+async def _reached(moment: dt.datetime) -> None:
+    while (left_s := (moment - _now()).total_seconds()) > 0:  # noqa: ASYNC110 (a clock has no event)
+        await asyncio.sleep(min(left_s, CLOCK_CHECK_S))

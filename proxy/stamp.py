@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from mitmproxy import http, tcp
@@ -23,7 +24,7 @@ from proxy.attestation import (
     open_envelope,
 )
 from proxy.capture.exchange import Exchange, Stamp, Transport
-from proxy.gate import Tunnel
+from proxy.gate import HEAD_SENT, Tunnel
 from proxy.modes import OnFailure, StampMode
 from proxy.realtime_calls import RealtimeCalls
 from proxy.scope import REALTIME_CALL, Covered, Refused, RequestHead, Scope, is_websocket_upgrade
@@ -37,16 +38,21 @@ class _Record:
 
     number: int
     tunnel: Tunnel
+    metadata: Mapping[str, Any]  # of the flow
     started_at: float
     started: float
     covered: Covered | None = None
     is_upgrade: bool = False
     stamp: Stamp = Stamp.NOT_SCOPED
-    is_sent: bool = False  # all of the request went upstream
     header: str | None = None  # stays in this module: an exchange gets its status and the length of its token
     thread_id: str | None = None
     waited_s: float | None = None
     first_byte_s: float | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the head of the request went upstream, and with it the header; a body may have been cut."""
+        return HEAD_SENT in self.metadata
 
 
 class Stamper:
@@ -85,14 +91,14 @@ class Stamper:
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide, ask and stamp; from here the request body streams."""
         try:
-            native = _strip(flow.request, keep=self._mode is not StampMode.ALWAYS)
+            native = _strip(flow.request, self._mode)
             if flow.error is not None:
                 return  # mitmproxy found it malformed and answers itself; nobody is asked for a token
             tunnel = self._tunnels.get(flow.client_conn.id)
             if tunnel is None:
                 flow.response = _answer(400, "this proxy takes CONNECT requests only")
                 return
-            record = _Record(next(self._numbers), tunnel, time.time(), time.monotonic())
+            record = _Record(next(self._numbers), tunnel, flow.metadata, time.time(), time.monotonic())
             self._records[flow.id] = record
             refused = await self._stamp(flow, record, native)
             if refused is not None:
@@ -111,7 +117,7 @@ class Stamper:
             if flow.id in self._records:
                 self._records[flow.id].stamp = Stamp.REFUSED
 
-    async def _stamp(self, flow: http.HTTPFlow, record: _Record, native: str | None) -> Refused | None:
+    async def _stamp(self, flow: http.HTTPFlow, record: _Record, native: list[str]) -> Refused | None:
         """Set the header where it belongs. A returned refusal is answered instead of forwarding."""
         if flow.request.is_http10:  # no Host needed, no upgrade possible: nothing of the scope was written for it
             return Refused(505, "inside a tunnel HTTP/1.1 or HTTP/2 must be spoken")
@@ -128,12 +134,13 @@ class Stamper:
             return None
         record.covered = decision
         record.thread_id = _thread_id(head)
-        if native is not None and open_envelope(native).status is None and self._mode is StampMode.MISSING:
+        if native and self._mode is StampMode.MISSING and open_envelope(native[0]).status is None:
             flow.request.headers.pop(ATTESTATION_HEADER, None)  # no envelope: not ours to vouch for
-            native = None
-        if native is not None:
-            record.stamp = Stamp.NATIVE if open_envelope(native).status is not None else Stamp.FOREIGN
-            record.header = native
+            native = []
+        if native:
+            record.header = native[0] if len(native) == 1 else None  # of several, who knows which one counts?
+            is_envelope = record.header is not None and open_envelope(record.header).status is not None
+            record.stamp = Stamp.NATIVE if is_envelope else Stamp.FOREIGN
             return None
         record.stamp = Stamp.ABSENT
         if self._mode is StampMode.NEVER:
@@ -165,11 +172,8 @@ class Stamper:
     def request(self, flow: http.HTTPFlow) -> None:
         """The body is through. HTTP/2 trailers follow, which an upstream may merge into the headers."""
         try:
-            if (record := self._records.get(flow.id)) is not None:
-                record.is_sent = flow.response is None
             if flow.request.trailers:
-                for name in (ATTESTATION_HEADER, *_OURS_ALONE):
-                    flow.request.trailers.pop(name, None)
+                _drop(flow.request.trailers, {_ATTESTATION, *_OURS_ALONE})
         except Exception as exc:
             logger.error("trailers failed error=%s", type(exc).__name__)
             flow.request.trailers = None
@@ -181,7 +185,6 @@ class Stamper:
             if record is None or flow.response is None:
                 return
             record.first_byte_s = time.monotonic() - record.started
-            record.is_sent = True  # also when the upstream did not wait for the end of the body
             status = flow.response.status_code
             if status == 101 and not record.is_upgrade:
                 # Else mitmproxy would make a raw tunnel of the connection, past every check.
@@ -256,18 +259,40 @@ class Stamper:
 
 
 # Hop-by-hop towards us; inside a tunnel mitmproxy would forward the proxy's own secret (facts: security 3).
-_OURS_ALONE = ("proxy-authorization", "proxy-connection")
+_OURS_ALONE = (b"proxy-authorization", b"proxy-connection")
+_ATTESTATION = ATTESTATION_HEADER.encode()
 
 
-def _strip(request: http.Request, *, keep: bool) -> str | None:
-    """Remove what must not go upstream. With `keep`, a single value of the client's own stays and is returned."""
-    for name in _OURS_ALONE:
-        request.headers.pop(name, None)
+def _strip(request: http.Request, mode: StampMode) -> list[str]:
+    """Remove what must not go upstream; what stays of the client's own attestation is returned.
+
+    That is nothing unless somebody asked for it: one value where the missing ones are stamped, and everything as it
+    came where we only observe.
+    """
+    _drop(request.headers, set(_OURS_ALONE))
     values = request.headers.get_all(ATTESTATION_HEADER)
-    if keep and len(values) == 1:
-        return values[0]
-    request.headers.pop(ATTESTATION_HEADER, None)
-    return None
+    if mode is StampMode.NEVER:
+        return values
+    if mode is StampMode.MISSING and len(values) == 1:
+        _drop(request.headers, {_ATTESTATION}, but=_ATTESTATION)
+        return values
+    _drop(request.headers, {_ATTESTATION})
+    return []
+
+
+def _drop(headers: http.Headers, names: set[bytes], *, but: bytes | None = None) -> None:
+    """Remove these headers, also where they are spelled with "_": CGI and what imitates it take both for the same.
+
+    Args:
+        but: The spelling (lower case) that stays.
+    """
+    kept = tuple(
+        (name, value)
+        for name, value in headers.fields
+        if name.lower() == but or name.lower().replace(b"_", b"-") not in names
+    )
+    if len(kept) != len(headers.fields):
+        headers.fields = kept
 
 
 def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:

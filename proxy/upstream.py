@@ -59,8 +59,8 @@ def _target(text: str, default_port: int | None) -> Target | None:
 def refused_address(address: str) -> bool:
     """Whether a public host name must not resolve to `address`: anything that is not a global unicast address.
 
-    Loopback, private, link-local, site-local, carrier-grade NAT, documentation, benchmarking, multicast, reserved, and
-    IPv4 addresses wrapped in IPv6.
+    Loopback, private, link-local, site-local, carrier-grade NAT, documentation, benchmarking, multicast, reserved, the
+    relays of 6to4, and IPv4 addresses wrapped in IPv6.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -74,4 +74,13 @@ def refused_address(address: str) -> bool:
             return refused_address(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         if ip.is_site_local:  # fec0::/10, which `is_global` takes for global
             return True
+    if any(ip in network for network in _NOT_GLOBAL_EITHER if network.version == ip.version):
+        return True
     return not ip.is_global or ip.is_multicast or ip.is_reserved
+
+
+# Which `is_global` of Python 3.13 takes for global.
+_NOT_GLOBAL_EITHER = (
+    ipaddress.ip_network("192.88.99.0/24"),  # the anycast of 6to4 relays, RFC 7526
+    ipaddress.ip_network("3fff::/20"),  # documentation, RFC 9637
+)

@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import signal
+import stat
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
 from agent.home import HomeError, codex_home, load_config
@@ -17,6 +19,8 @@ from proxy.modes import OnFailure, StampMode
 
 # Shells report a process that a signal ended as 128 + its number.
 SIGNAL_BASE = 128
+# Two for each of two thousand connections.
+MANY_DESCRIPTORS = 4096
 
 
 class CommandFailed(Exception):
@@ -122,18 +126,116 @@ def run(command: str, main: Coroutine[Any, Any, int]) -> int:
         return SIGNAL_BASE + signal.SIGPIPE
 
 
+class Stop(asyncio.Event):
+    """Set by a signal that asks the process to end; `number` is the first.
+
+    While there is a `receiver`, the signals are its business instead.
+    """
+
+    number: signal.Signals | None = None
+    receiver: Callable[[signal.Signals], None] | None = None
+
+    def arrived(self, number: signal.Signals) -> None:
+        if self.receiver is not None:
+            self.receiver(number)
+            return
+        self.number = self.number or number
+        self.set()
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that ended because of it."""
+        assert self.number is not None, "no signal has arrived"
+        return SIGNAL_BASE + self.number
+
+
 @contextlib.asynccontextmanager
-async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set, for commands that end in order."""
-    stop = asyncio.Event()
+async def stop_signals(*more: signal.Signals) -> AsyncIterator[Stop]:
+    """What SIGINT, SIGTERM, SIGHUP and `more` set, for commands that end in order.
+
+    To be entered before anything is made that must be removed, and left after that: a signal that nobody handles ends
+    the process where it is, with its key and its sockets still there.
+    """
+    stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    numbers = [signal.SIGINT, signal.SIGTERM, *more]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it ignored
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.arrived, number)
     try:
         yield stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
+
+
+async def until_stopped(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` to its end, or until a signal cancels it."""
+    async with stop_signals() as stop:
+        work, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not work.done():
+                work.cancel()
+            await asyncio.wait((work, stopped))
+        return stop.code if work.cancelled() else work.result()
+
+
+class OutputFile:
+    """A file that is written at the end, opened at the start: a path that cannot be used is told before the work.
+
+    Args:
+        what: Its name in an error message, such as "the report".
+        private: Whether only its owner may read it.
+
+    Raises:
+        CommandFailed: It cannot be opened; code 2.
+    """
+
+    def __init__(self, path: str, what: str, *, private: bool = False) -> None:
+        self._path, self._what = path, what
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600 if private else 0o666)
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+            raise self._failed(exc, 2) from exc
+        if private and self._is_regular():
+            os.fchmod(self._descriptor, 0o600)
+
+    def write(self, text: str) -> None:
+        """Replace what is in it, and close it.
+
+        Raises:
+            CommandFailed: It cannot be written.
+        """
+        try:
+            if self._is_regular():
+                os.ftruncate(self._descriptor, 0)
+            with open(self._descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as exc:
+            raise self._failed(exc, 1) from exc
+
+    def _is_regular(self) -> bool:
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
+    def _failed(self, exc: Exception, code: int) -> CommandFailed:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        return CommandFailed(f"cannot write {self._what} {self._path!r}: {reason}; name another file", code)
+
+
+def allow_more_descriptors() -> None:
+    """Raise the soft limit of open files, for a process that serves many connections and starts no others.
+
+    Children would inherit it, and some still use select(2), which breaks above 1024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MANY_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def fail(command: str, exc: CommandFailed) -> int:

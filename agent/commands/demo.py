@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.commands.common import CommandFailed, Parser, run, start_logging
+from agent.commands.common import CommandFailed, Parser, run, start_logging, until_stopped
 from proxy.standins.chatgpt import ChatGPT, Received, auth_json
 from proxy.standins.faults import Fault
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
-    return run("demo", _demo(arguments.verbose))
+    return run("demo", until_stopped(_demo(arguments.verbose)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,22 @@
 
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 
-from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging, stop_signals
+from agent.commands.common import (
+    CommandFailed,
+    OutputFile,
+    Parser,
+    allow_more_descriptors,
+    fail,
+    read_settings,
+    run,
+    start_logging,
+    stop_signals,
+)
 from agent.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
@@ -16,7 +27,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser = Parser(
         "proxy",
         "Run the stamping proxy on loopback, with a socket for the desktop that makes the tokens. What an agent needs "
-        "is printed once the proxy listens, as shell exports or as JSON. Ends with SIGINT or SIGTERM.",
+        "is printed once the proxy listens, as shell exports or as JSON. Ends with SIGINT, SIGTERM or SIGHUP.",
     )
     parser.add_proxy_options()
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of shell exports")
@@ -25,12 +36,14 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     start_logging(arguments.verbose or 1)
     try:
         settings, home, _ = read_settings(arguments, overrides)
+        report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("proxy", exc)
-    return run("proxy", _serve(settings, home, as_json=arguments.json, report=arguments.report))
+    allow_more_descriptors()
+    return run("proxy", _serve(settings, home, as_json=arguments.json, report=report))
 
 
-async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: str | None) -> int:
+async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: OutputFile | None) -> int:
     from rich.console import Console
 
     from agent.commands.report import print_coverage
@@ -49,7 +62,7 @@ async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: s
     try:
         async with stop_signals() as stop, standalone(settings, "countersign proxy", home, over) as running:
             proxy = running.proxy
-            environment = proxy.child_environment()
+            environment = proxy.child_environment(os.environ)
             if as_json:
                 facts = {
                     "port": proxy.port,
@@ -69,13 +82,5 @@ async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: s
         raise CommandFailed(str(exc)) from exc
     print_coverage(count.coverage(), Console(file=sys.stderr))
     if report is not None:
-        _write_report(report, json.dumps(count.coverage().as_json(), indent=2))
+        report.write(json.dumps(count.coverage().as_json(), indent=2) + "\n")
     return 0
-
-
-def _write_report(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as exc:
-        raise CommandFailed(f"cannot write the report {path!r}: {exc.strerror}") from exc

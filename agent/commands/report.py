@@ -15,6 +15,8 @@ def print_coverage(coverage: Coverage, console: Console) -> None:
     if coverage.rows:
         console.print(table)
     rest = f"{coverage.out_of_scope} out of scope, {coverage.tunnels} tunnels to other hosts"
+    if coverage.refused:
+        rest += f", {coverage.refused} refused"
     if coverage.scoped == 0:
         console.print(f"No scoped request was made ({rest}).")
     elif coverage.complete:

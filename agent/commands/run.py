@@ -7,9 +7,19 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from agent.commands.common import SIGNAL_BASE, CommandFailed, Parser, fail, read_settings, run, start_logging
+from agent.commands.common import (
+    SIGNAL_BASE,
+    CommandFailed,
+    OutputFile,
+    Parser,
+    Stop,
+    fail,
+    read_settings,
+    run,
+    start_logging,
+    stop_signals,
+)
 from agent.settings import ProxySettings
 from proxy.modes import StampMode
 
@@ -38,12 +48,13 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     start_logging(arguments.verbose)
     try:
         settings, home, _ = read_settings(arguments, overrides)
+        report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("run", exc)
     patience = arguments.wait_desktop
     if patience is None:
         patience = PATIENCE_S if settings.rpc is not None and settings.stamp is not StampMode.NEVER else 0.0
-    return run("run", _run(settings, home, list(arguments.command), patience, arguments.report))
+    return run("run", _run(settings, home, list(arguments.command), patience, report))
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,7 +65,9 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments[:position], arguments[position + 1 :]
 
 
-async def _run(settings: ProxySettings, home: str, command: list[str], patience_s: float, report: str | None) -> int:
+async def _run(
+    settings: ProxySettings, home: str, command: list[str], patience_s: float, report: OutputFile | None
+) -> int:
     from rich.console import Console
 
     from agent.commands.report import print_coverage
@@ -72,37 +85,40 @@ async def _run(settings: ProxySettings, home: str, command: list[str], patience_
         logger.info("%s", exchange.log_line())
 
     try:
-        async with standalone(settings, "countersign run", home, over) as running:
+        async with stop_signals(signal.SIGQUIT) as stop, standalone(settings, "countersign run", home, over) as running:
             if settings.rpc is None and settings.stamp is not StampMode.NEVER and patience_s > 0:
                 console.print(f"countersign run: the desktop may connect to unix://{running.rpc}", highlight=False)
-            if patience_s > 0 and not await _arrives(running.attester_arrived, patience_s):
+            if patience_s > 0 and not await _arrives(running.attester_arrived, stop, patience_s):
                 console.print(
                     f"countersign run: no desktop that makes tokens came to unix://{running.rpc} within "
                     f"{patience_s:g} s; the command runs without attestation",
                     highlight=False,
                 )
-            code = await _child(command, {**os.environ, **running.proxy.child_environment()})
+            if stop.is_set():
+                return stop.code
+            environment = {**os.environ, **running.proxy.child_environment(os.environ)}
+            code = await _child(command, environment, stop)
     except (ProxyUnavailable, SocketUnavailable) as exc:
         raise CommandFailed(str(exc)) from exc
     print_coverage(count.coverage(), console)
     if report is not None:
         try:
-            Path(report).write_text(json.dumps(count.coverage().as_json(), indent=2) + "\n")  # noqa: ASYNC240
-        except OSError as exc:
-            raise CommandFailed(f"cannot write the report {report!r}: {exc.strerror}") from exc
+            report.write(json.dumps(count.coverage().as_json(), indent=2) + "\n")
+        except CommandFailed as exc:
+            fail("run", exc)  # told, and the exit code stays the command's
     return code
 
 
-async def _arrives(event: asyncio.Event, patience_s: float) -> bool:
-    try:
-        async with asyncio.timeout(patience_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+async def _arrives(event: asyncio.Event, stop: Stop, patience_s: float) -> bool:
+    """Whether it did in that time, or is not waited for any more."""
+    waiting = [asyncio.create_task(one.wait()) for one in (event, stop)]
+    done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return bool(done)
 
 
-async def _child(command: list[str], environment: Mapping[str, str]) -> int:
+async def _child(command: list[str], environment: Mapping[str, str], stop: Stop) -> int:
     """Run it on our own terminal; its exit code, or 128 + the signal that ended it."""
     environment = {name: value for name, value in environment.items() if name != "COUNTERSIGN_CREDENTIALS"}
     try:
@@ -111,18 +127,14 @@ async def _child(command: list[str], environment: Mapping[str, str]) -> int:
         raise CommandFailed(f"cannot run {command[0]!r}: not found on PATH", 127) from exc
     except OSError as exc:
         raise CommandFailed(f"cannot run {command[0]!r}: {exc.strerror}", 126) from exc
-    loop = asyncio.get_running_loop()
 
     def pass_on(number: signal.Signals) -> None:
-        if process.returncode is None:
+        # Ctrl-C reaches the whole foreground group by itself; we only have to outlive the child.
+        if number is not signal.SIGINT and process.returncode is None:
             process.send_signal(number)
 
-    # Ctrl-C reaches the whole foreground group by itself; we only have to outlive the child.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_signal_handler(signal.SIGTERM, pass_on, signal.SIGTERM)
-    try:
-        code = await process.wait()
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.remove_signal_handler(signal.SIGTERM)
+    stop.receiver = pass_on
+    if stop.number is not None:  # it came while the child was made
+        pass_on(stop.number)
+    code = await process.wait()
     return code if code >= 0 else SIGNAL_BASE - code

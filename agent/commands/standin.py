@@ -1,12 +1,18 @@
 """`countersign standin chatgpt|desktop`: local peers, for verifying offline."""
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from agent.commands.common import CommandFailed, Parser, run, start_logging, stop_signals
+from agent.commands.common import CommandFailed, OutputFile, Parser, fail, run, start_logging, stop_signals
+
+if TYPE_CHECKING:
+    from proxy.standins.chatgpt import Received
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
@@ -27,10 +33,11 @@ def _chatgpt(argv: Sequence[str]) -> int:
         "Serve what an agent needs of ChatGPT, on loopback with TLS. Prints one line of JSON when it listens: port, "
         "ca_file, upstream_map and auth_file.",
     )
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any free one)")
+    parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: any free one)")
     parser.add_argument(
-        "--directory", metavar="DIR", help="where ca.pem and auth.json go (default: one that is removed)"
-    )
+        "--directory", metavar="DIR",
+        help="where ca.pem and auth.json go, which must not be there yet (default: one that is removed)",
+    )  # fmt: skip
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help="one more name for its certificate")
     parser.add_argument("--script", metavar="FILE", help="JSON list of answers: text, call, items or events")
     parser.add_argument(
@@ -38,13 +45,26 @@ def _chatgpt(argv: Sequence[str]) -> int:
         help="misbehave, such as websocket:426, post:500:2, cut:1, stall, usage-limit; may be repeated",
     )  # fmt: skip
     parser.add_argument("--event-delay", type=float, default=0.0, metavar="SECONDS", help="between two events")
-    parser.add_argument("--record", metavar="FILE", help="write what arrived as JSON lines, at the end")
+    parser.add_argument(
+        "--record", metavar="FILE",
+        help="write what arrived as JSON lines, at the end; only for your eyes, since it holds the attestation tokens",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
-    return run("standin chatgpt", _serve_chatgpt(arguments))
+    try:
+        record = None if arguments.record is None else OutputFile(arguments.record, "the record", private=True)
+    except CommandFailed as exc:
+        return fail("standin chatgpt", exc)
+    return run("standin chatgpt", _serve_chatgpt(arguments, record))
 
 
-async def _serve_chatgpt(arguments: argparse.Namespace) -> int:
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"a port must be 0 to 65535 (0: any free one), found {text!r}")
+    return int(text)
+
+
+async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | None) -> int:
     from certs.run_directory import RunDirectory
     from proxy.standins.answers import Answers
     from proxy.standins.chatgpt import NAMES, ChatGPT, auth_json
@@ -55,67 +75,96 @@ async def _serve_chatgpt(arguments: argparse.Namespace) -> int:
         faults = [Fault.parse(text) for text in arguments.fault]
     except (ValueError, OSError) as exc:
         raise CommandFailed(str(exc), 2) from exc
-    with RunDirectory() as run_directory:
-        directory = run_directory.path if arguments.directory is None else Path(arguments.directory)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = (*NAMES, *arguments.name)
-        standin = ChatGPT(
-            names=names,
-            answers=answers,
-            faults=faults,
-            event_delay_s=arguments.event_delay,
-            port=arguments.port,
-        )
-        async with stop_signals() as stop:
-            try:
-                await standin.__aenter__()
-            except OSError as exc:
-                raise CommandFailed(f"cannot listen on port {arguments.port}: {exc.strerror}") from exc
-            try:
-                ca_file, auth_file = directory / "ca.pem", directory / "auth.json"
-                ca_file.write_bytes(standin.ca_pem)
-                auth_file.touch(0o600)
-                auth_file.write_text(json.dumps(auth_json(), indent=2))
-                facts = {
-                    "port": standin.port,
-                    "ca_file": str(ca_file),
-                    "auth_file": str(auth_file),
-                    "upstream_map": ",".join(f"{name}=127.0.0.1:{standin.port}" for name in names if name != NAMES[-1]),
-                }
-                print(json.dumps(facts), flush=True)
-                await stop.wait()
-            finally:
-                await standin.__aexit__(None, None, None)
-    if arguments.record is not None:
-        _write_record(Path(arguments.record), standin.received)
+    names = (*NAMES, *arguments.name)
+    standin = ChatGPT(
+        names=names, answers=answers, faults=faults, event_delay_s=arguments.event_delay, port=arguments.port
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stop_signals())
+        if arguments.directory is None:
+            directory = stack.enter_context(RunDirectory()).path
+        else:
+            directory = _made(Path(arguments.directory))
+        auth = json.dumps(auth_json(), indent=2).encode()
+        auth_file, ca_file = _put({directory / "auth.json": auth, directory / "ca.pem": standin.ca_pem})
+        try:
+            await stack.enter_async_context(standin)
+        except OSError as exc:
+            for path in (auth_file, ca_file):
+                path.unlink()
+            raise CommandFailed(f"cannot listen on port {arguments.port}: {exc.strerror}") from exc
+        facts = {
+            "port": standin.port,
+            "ca_file": str(ca_file),
+            "auth_file": str(auth_file),
+            "upstream_map": ",".join(f"{name}=127.0.0.1:{standin.port}" for name in names if name != NAMES[-1]),
+        }
+        print(json.dumps(facts), flush=True)
+        await stop.wait()
+    if record is not None:
+        record.write("".join(json.dumps(_line(one)) + "\n" for one in standin.received))
     return 0
 
 
-def _write_record(path: Path, received: Sequence[object]) -> None:
-    from proxy.standins.chatgpt import Received
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CommandFailed(f"cannot use the directory {str(directory)!r}: {exc.strerror}; name another", 2) from exc
+    return directory
 
-    with path.open("w", encoding="utf-8") as file:
-        for one in received:
-            assert isinstance(one, Received)
-            headers = [[name.decode("latin-1"), _shown(name, value)] for name, value in one.headers]
-            body = one.body if not isinstance(one.body, bytes) else one.body.decode("latin-1")
-            line = {
-                "at": one.at,
-                "kind": one.kind,
-                "method": one.method,
-                "path": one.path,
-                "websocket": one.is_websocket,
-                "status": one.status,
-                "headers": headers,
-                "body": body,
-            }
-            file.write(json.dumps(line) + "\n")
+
+def _put(files: dict[Path, bytes]) -> list[Path]:
+    """Write these files, only for their owner. All or none, and none over another: it may be somebody's sign-in."""
+    made: list[Path] = []
+    for path, content in files.items():
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            for other in made:
+                other.unlink()
+            if isinstance(exc, FileExistsError):
+                text = f"{str(path)!r} is there already and would be overwritten; remove it or name another --directory"
+                raise CommandFailed(text, 2) from exc
+            raise CommandFailed(f"cannot write {str(path)!r}: {exc.strerror}; name another --directory", 2) from exc
+        made.append(path)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    return made
+
+
+def _line(received: "Received") -> dict[str, Any]:
+    """What arrived, for the record."""
+    return {
+        "at": received.at,
+        "kind": received.kind,
+        "method": received.method,
+        "path": received.path,
+        "websocket": received.is_websocket,
+        "status": received.status,
+        "headers": [[name.decode("latin-1"), _shown(name, value)] for name, value in received.headers],
+        "body": _shown_body(received),
+    }
+
+
+# Of a sign-in's members, those that are no secret.
+_PUBLIC_MEMBERS = ("grant_type", "client_id", "scope", "redirect_uri")
+REDACTED = "<redacted>"
+
+
+def _shown_body(received: "Received") -> Any:
+    body = received.body
+    if received.path.partition("?")[0].rstrip("/") == "/oauth/token" and body is not None:
+        if not isinstance(body, dict):
+            return REDACTED
+        return {name: value if name in _PUBLIC_MEMBERS else REDACTED for name, value in body.items()}
+    return body.decode("latin-1") if isinstance(body, bytes) else body
 
 
 def _shown(name: bytes, value: bytes) -> str:
     """Credentials stay out of the file, also here where they should be fake."""
     if name.lower() in (b"authorization", b"cookie", b"proxy-authorization"):
-        return "<redacted>"
+        return REDACTED
     return value.decode("latin-1")
 
 

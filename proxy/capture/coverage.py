@@ -23,12 +23,19 @@ class CoverageRow:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The count of a run. `out_of_scope` is requests on scoped hosts without a row, `tunnels` connections elsewhere."""
+    """The count of a run.
+
+    Args:
+        out_of_scope: Requests on scoped hosts without a row.
+        refused: Requests on scoped hosts that were answered here before they were matched with a row.
+        tunnels: Connections elsewhere.
+    """
 
     rows: tuple[CoverageRow, ...]
     scoped: int
     attested: int
     out_of_scope: int
+    refused: int
     tunnels: int
 
     @property
@@ -46,12 +53,14 @@ class CoverageCount:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        self._attested = self._out_of_scope = self._tunnels = 0
+        self._attested = self._out_of_scope = self._refused = self._tunnels = 0
 
     def add(self, exchange: Exchange) -> None:
         """Count one more."""
         if exchange.transport is Transport.TUNNEL:
             self._tunnels += 1
+        elif exchange.route is None and exchange.stamp is Stamp.REFUSED:
+            self._refused += 1
         elif exchange.route is None:
             self._out_of_scope += 1
         else:
@@ -61,7 +70,8 @@ class CoverageCount:
     def coverage(self) -> Coverage:
         """What was counted so far."""
         rows = tuple(CoverageRow(*key, requests) for key, requests in sorted(self._counts.items()))
-        return Coverage(rows, self._counts.total(), self._attested, self._out_of_scope, self._tunnels)
+        scoped = self._counts.total()
+        return Coverage(rows, scoped, self._attested, self._out_of_scope, self._refused, self._tunnels)
 
 
 def _outcome(exchange: Exchange) -> str:

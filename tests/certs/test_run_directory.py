@@ -30,6 +30,12 @@ def base(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def runs(base):
+    """The private directory in it, which stays."""
+    return base / f"countersign-runs-{os.geteuid()}"
+
+
+@pytest.fixture
 def child():
     """Another process with a run directory of its own, and that directory."""
     with subprocess.Popen(
@@ -40,18 +46,19 @@ def child():
         it.kill()
 
 
-def test_it_is_only_for_its_owner_and_gone_at_the_end(base):
+def test_it_is_only_for_its_owner_and_gone_at_the_end(base, runs):
     with RunDirectory() as run:
-        assert run.path.parent == base
+        assert run.path.parent == runs and runs.parent == base
+        assert stat.S_IMODE(runs.stat().st_mode) == 0o700
         assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
         (run.path / "key.pem").write_text("secret")
-    assert list(base.iterdir()) == []
+    assert list(runs.iterdir()) == []
 
 
-def test_it_is_gone_when_the_run_fails(base):
+def test_it_is_gone_when_the_run_fails(runs):
     with pytest.raises(RuntimeError), RunDirectory():
         raise RuntimeError
-    assert list(base.iterdir()) == []
+    assert list(runs.iterdir()) == []
 
 
 def test_a_second_removal_does_nothing():
@@ -60,60 +67,113 @@ def test_a_second_removal_does_nothing():
     run.remove()
 
 
-def test_what_a_killed_process_left_is_swept_by_the_next_run(base, child):
+def test_what_a_killed_process_left_is_swept_by_the_next_run(runs, child):
     process, path = child
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert os.path.exists(os.path.join(path, "key.pem"))  # nobody could clean up behind SIGKILL
     with RunDirectory() as run:
-        assert list(base.iterdir()) == [run.path]
+        assert list(runs.iterdir()) == [run.path]
 
 
-def test_the_directory_of_a_living_process_is_not_swept(base, child):
+def test_the_directory_of_a_living_process_is_not_swept(runs, child):
     """The negative control of the sweep: one fact is changed, the other process lives."""
     process, path = child
     with RunDirectory():
         assert os.path.exists(os.path.join(path, "key.pem"))
     process.communicate("")
-    assert list(base.iterdir()) == []
+    assert list(runs.iterdir()) == []
 
 
-def test_a_fresh_directory_without_its_lock_is_left_to_whoever_is_making_it(base):
-    (base / "countersign-young").mkdir()
-    with RunDirectory():
-        assert (base / "countersign-young").exists()
+def abandoned(directory, lock="what somebody else wrote"):
+    """A directory of long ago with a file of the user's in it, and with this in its lock file, if anything."""
+    directory.mkdir(parents=True)
+    (directory / "thesis.txt").write_text("years of work")
+    if lock is not None:
+        (directory / "lock").write_text(lock)
+    os.utime(directory, (0, 0))
+    return directory / "thesis.txt"
 
 
-def test_an_old_directory_without_its_lock_is_swept(base):
-    (base / "countersign-old").mkdir()
-    os.utime(base / "countersign-old", (0, 0))
-    with RunDirectory():
-        assert not (base / "countersign-old").exists()
-
-
-def test_a_link_of_that_name_is_neither_followed_nor_removed(base, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "lock").touch()
-    (base / "countersign-link").symlink_to(elsewhere)
+@pytest.mark.parametrize("lock", [None, "", "what somebody else wrote"])
+@pytest.mark.parametrize("name", ["countersign-old", "countersign-demo-1", "countersign-notes", "run-1"])
+def test_what_the_user_has_beside_the_runs_is_never_touched(base, name, lock):
+    """Whatever was called "countersign-*" and a minute old was once deleted, the user's own notes among it."""
+    precious = abandoned(base / name, lock)
     with RunDirectory():
         pass
-    assert (elsewhere / "lock").exists() and (base / "countersign-link").is_symlink()
+    assert precious.exists()
 
 
-def test_a_link_in_the_place_of_the_lock_is_not_followed(base, tmp_path_factory):
-    target = tmp_path_factory.mktemp("elsewhere") / "file"
-    target.touch()
-    (base / "countersign-odd").mkdir()
-    (base / "countersign-odd" / "lock").symlink_to(target)
+@pytest.mark.parametrize("lock", [None, "", "what somebody else wrote"])
+def test_nor_is_what_lies_among_them_without_our_lock_file(runs, lock):
+    runs.mkdir(mode=0o700)
+    precious = abandoned(runs / "run-other", lock)
     with RunDirectory():
-        assert target.exists()
+        pass
+    assert precious.exists()
+
+
+def test_with_our_lock_file_it_is_swept(runs):
+    """The negative control: one fact is changed, what the lock file says."""
+    with RunDirectory() as run:
+        ours = (run.path / "lock").read_text()
+    precious = abandoned(runs / "run-other", ours)
+    with RunDirectory():
+        assert not precious.exists()
+
+
+def test_a_link_of_that_name_is_neither_followed_nor_removed(runs, tmp_path_factory):
+    with RunDirectory() as run:
+        ours = (run.path / "lock").read_text()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "lock").write_text(ours)
+    (runs / "run-link").symlink_to(elsewhere)
+    with RunDirectory():
+        pass
+    assert (elsewhere / "lock").exists() and (runs / "run-link").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_no_file_in_the_place_of_the_lock_is_left_alone(runs, tmp_path_factory, kind):
+    with RunDirectory() as run:
+        ours = (run.path / "lock").read_text()
+    target = tmp_path_factory.mktemp("elsewhere") / "file"
+    target.write_text(ours)
+    precious = abandoned(runs / "run-odd", None)
+    match kind:
+        case "link":
+            (runs / "run-odd" / "lock").symlink_to(target)
+        case "fifo":
+            os.mkfifo(runs / "run-odd" / "lock")
+        case "directory":
+            (runs / "run-odd" / "lock").mkdir()
+    with RunDirectory():
+        assert target.exists() and precious.exists()
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link", "file"])
+def test_where_the_place_of_the_runs_is_not_private_nothing_is_put_or_swept_there(base, runs, tmp_path_factory, kind):
+    """In a temp directory that all share, somebody else can be the first to make it."""
+    match kind:
+        case "open to others":
+            runs.mkdir()
+            runs.chmod(0o777)
+        case "link":
+            runs.symlink_to(tmp_path_factory.mktemp("elsewhere"))
+        case "file":
+            runs.touch()
+    with RunDirectory() as run:
+        assert run.path.parent == base
+        assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
+    assert not run.path.exists()
 
 
 def test_a_runtime_directory_that_others_may_enter_is_not_used(base, tmp_path_factory, monkeypatch):
     base.chmod(0o755)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temp")))
     with RunDirectory() as run:
-        assert run.path.parent != base
+        assert base not in run.path.parents
 
 
 def test_runs_that_start_at_the_same_moment_do_not_sweep_each_other():

@@ -5,7 +5,7 @@ import certifi
 import pytest
 
 from certs.authority import LocalAuthority
-from certs.trust import client_context, platform_roots, write_bundle
+from certs.trust import client_context, platform_roots, trust_also, write_bundle
 from tests.certs.handshake import HOURS, NOW, server_context, shake_hands
 
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
@@ -48,6 +48,16 @@ def test_a_client_with_the_bundle_trusts_what_we_issue_and_one_with_the_roots_do
     shake_hands(ssl.create_default_context(cafile=tmp_path / "bundle.pem"), server, "chatgpt.com")
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(ssl.create_default_context(cafile=roots), server, "chatgpt.com")
+
+
+def test_a_context_that_is_in_use_can_be_told_of_another_authority(ours):
+    """The one of a run ends after hours, and the app-server may live for days."""
+    context = client_context(LocalAuthority.create(["chatgpt.com"], NOW, HOURS).certificate_pem)
+    server = server_context(ours.issue(["chatgpt.com"], NOW))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(context, server, "chatgpt.com")
+    trust_also(context, ours.certificate_pem)
+    shake_hands(context, server, "chatgpt.com")
 
 
 def only_certificates(path):

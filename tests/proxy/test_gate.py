@@ -7,13 +7,12 @@ import itertools
 import ssl
 
 import pytest
-from mitmproxy.connection import Client, Server
-from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.connection import Client
 
 from certs.trust import client_context
 from proxy.capture.exchange import Stamp, Transport
 from proxy.credentials import Credentials
-from proxy.gate import Gate, Tunnel
+from proxy.gate import Gate, Tunnel, UpstreamRefused
 from proxy.scope import Scope, Target
 from proxy.server import LOOPBACK
 from proxy.upstream import UpstreamMap
@@ -194,19 +193,21 @@ def test_a_connect_that_failed_ends_its_connection(run, stage):
 
 
 @pytest.mark.parametrize(
-    ("resolved", "connected_to"),
+    ("resolved", "judged_good"),
     [
-        (["104.18.32.47"], "104.18.32.47"),
-        (["104.18.32.47", "127.0.0.1"], "104.18.32.47"),
-        (["127.0.0.1", "10.0.0.1", "104.18.32.47"], "104.18.32.47"),
-        (["::1", "2606:4700::6812:202f"], "2606:4700::6812:202f"),
-        (["127.0.0.1"], None),
-        (["169.254.169.254", "::ffff:10.0.0.1", "fe80::1%2"], None),
-        ([], None),
+        (["104.18.32.47"], ["104.18.32.47"]),
+        (["104.18.32.47", "127.0.0.1"], ["104.18.32.47"]),
+        (["127.0.0.1", "10.0.0.1", "104.18.32.47"], ["104.18.32.47"]),
+        (["::1", "2606:4700::6812:202f", "104.18.32.47"], ["2606:4700::6812:202f", "104.18.32.47"]),
+        (["104.18.32.47", "104.18.32.47"], ["104.18.32.47"]),
+        ([f"104.18.32.{last}" for last in range(9)], [f"104.18.32.{last}" for last in range(4)]),
+        (["127.0.0.1"], []),
+        (["169.254.169.254", "::ffff:10.0.0.1", "fe80::1%2"], []),
+        ([], []),
     ],
 )
-def test_of_the_addresses_of_a_name_only_a_public_one_is_connected_to_as_it_was_judged(
-    run, monkeypatch, resolved, connected_to
+def test_of_the_addresses_of_a_name_only_public_ones_are_connected_to_as_they_were_judged(
+    run, monkeypatch, resolved, judged_good
 ):
     """S2, S3: a name is resolved once, and what was judged is what is connected to; no second answer can slip in."""
 
@@ -218,25 +219,24 @@ def test_of_the_addresses_of_a_name_only_a_public_one_is_connected_to_as_it_was_
             return [(2, 1, 6, "", (address, port)) for address in resolved]
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-        client, server = Client(peername=(LOOPBACK, 5), sockname=(LOOPBACK, 1)), Server(address=("chatgpt.com", 443))
-        tunnels = {client.id: Tunnel(Target("chatgpt.com", 443), intercepted=True)}
+        tunnels = {"client": Tunnel(Target("chatgpt.com", 443), intercepted=True)}
         gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), tunnels, lambda _: None)
-        await gate.server_connect(ServerConnectionHookData(server=server, client=client))
-        assert asked == ["chatgpt.com"]
-        if connected_to is None:
-            assert server.error and "public address" in server.error
+        if judged_good:
+            for _ in range(2):
+                assert list(await gate.addresses("client")) == [(address, 443) for address in judged_good]
         else:
-            assert server.error is None and server.address == (connected_to, 443)
+            with pytest.raises(UpstreamRefused, match="public address"):
+                await gate.addresses("client")
+        assert asked == ["chatgpt.com"]
 
     run(scenario())
 
 
 def test_a_connection_upstream_without_an_admitted_connect_is_not_made(run):
     async def scenario():
-        client, server = Client(peername=(LOOPBACK, 5), sockname=(LOOPBACK, 1)), Server(address=("chatgpt.com", 443))
         gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None)
-        await gate.server_connect(ServerConnectionHookData(server=server, client=client))
-        assert server.error == "no admitted CONNECT on this connection"
+        with pytest.raises(UpstreamRefused, match="no admitted CONNECT"):
+            await gate.addresses("client")
 
     run(scenario())
 
@@ -363,6 +363,50 @@ def test_a_tunnel_elsewhere_need_not_be_tls(run, stage):
             await wire.send(b"not tls at all\r\n\r\n")
             await wire.receive_rest()
         assert it.origin.received == b"" and it.tokens.asked == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("sni", ["chatgpt.com", "ChatGPT.com", "chatgpt.com.", "api.openai.com"])
+@pytest.mark.parametrize("in_pieces_of", [10_000, 7])
+def test_a_scoped_host_cannot_be_reached_through_the_tunnel_of_another(run, stage, sni, in_pieces_of):
+    """A forged header once reached chatgpt.com this way: one front answers for all names of its operator."""
+
+    async def scenario():
+        context = client_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        hello = client_hello(context, sni)
+        async with stage() as it, connected(it.proxy, "auth.openai.com:443") as wire:
+            for start in range(0, len(hello), in_pieces_of):
+                await wire.send(hello[start : start + in_pieces_of])
+            assert await wire.receive_rest() == b""
+        assert it.origin.snis == []
+
+    run(scenario())
+
+
+def test_a_client_hello_that_cannot_be_read_goes_nowhere_either(run, stage):
+    async def scenario():
+        async with stage() as it, connected(it.proxy, "auth.openai.com:443") as wire:
+            await wire.send(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")
+            assert await wire.receive_rest() == b""
+        assert it.origin.snis == []
+
+    run(scenario())
+
+
+@on_each_loop
+def test_in_a_tunnel_elsewhere_the_server_may_speak_first(run, stage):
+    async def scenario():
+        async def greet(_, writer):
+            writer.write(b"220 ready\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(greet, LOOPBACK, 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with stage(upstream_port=port) as it, connected(it.proxy, "auth.openai.com:443") as wire:
+                assert await wire.receive_rest() == b"220 ready\r\n"
 
     run(scenario())
 

@@ -125,7 +125,7 @@ def test_what_a_child_is_given_makes_an_ordinary_client_work(run, stage):
 
     async def scenario():
         async with stage() as it:
-            environment = it.proxy.child_environment()
+            environment = it.proxy.child_environment({})
             bundle = ssl.create_default_context(cafile=environment["SSL_CERT_FILE"])
             url = RESPONSES_URL.replace("https", "wss")
             with pytest.raises(websockets.InvalidStatus, match="200"):  # through the proxy, and the origin says 200
@@ -204,9 +204,34 @@ def test_a_directory_that_others_may_enter_is_refused_and_the_next_start_works(r
         (tmp_path / "open").mkdir()
         proxy = server(tmp_path / "open")
         (tmp_path / "open").chmod(0o755)
-        with pytest.raises(PermissionError):
+        with pytest.raises(ProxyUnavailable, match="mode 0700"):
             async with proxy:
                 pass
+        async with stage():
+            pass
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "upstream CA"])
+def test_certificates_that_cannot_be_read_are_named_and_the_next_start_works(
+    run, stage, tmp_path, monkeypatch, variable
+):
+    """Both once ended in a traceback; the upstream's may go between its check and the start."""
+    (tmp_path / "run").mkdir(0o700)
+    roots = tmp_path / "roots.pem"
+
+    async def scenario():
+        upstream = UpstreamMap({})
+        if variable == "SSL_CERT_FILE":
+            roots.write_text("no certificate")
+            monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+        else:
+            upstream = UpstreamMap({}, roots)
+        with pytest.raises(ProxyUnavailable, match="roots.pem"):
+            async with server(tmp_path / "run", upstream=upstream):
+                pass
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         async with stage():
             pass
 
@@ -270,7 +295,7 @@ def test_nothing_is_written_into_the_home_and_what_is_written_is_private(run, st
 def test_no_key_is_in_what_children_are_given(run, stage):
     async def scenario():
         async with stage() as it:
-            for name, value in it.proxy.child_environment().items():
+            for name, value in it.proxy.child_environment({}).items():
                 if value.startswith("/"):
                     with open(value, "rb") as file:
                         assert b"PRIVATE" not in file.read(), name

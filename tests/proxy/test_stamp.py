@@ -46,6 +46,20 @@ def test_whatever_the_client_wrote_into_the_header_is_replaced(run, stage, reque
     run(scenario())
 
 
+@pytest.mark.parametrize("alias", ["x_oai_attestation", "X-OAI_Attestation", "x_oai-attestation"])
+@pytest.mark.parametrize("path", ["/backend-api/codex/responses", "/backend-api/codex/models", "/elsewhere"])
+@pytest.mark.parametrize("mode", [StampMode.ALWAYS, StampMode.MISSING])
+def test_a_forged_header_with_underscores_does_not_arrive_either(run, stage, alias, path, mode):
+    """CGI, WSGI and PHP take "_" and "-" in a name for the same; the alias once reached the origin on every route."""
+
+    async def scenario():
+        async with stage(mode=mode) as it, tunnel(it.proxy) as wire:
+            await wire.exchange(post(path, [f"{alias}: forged", "x_other: stays"]))
+        assert b"forged" not in it.origin.received and b"x_other: stays" in it.origin.received
+
+    run(scenario())
+
+
 @posted_and_upgraded
 @pytest.mark.parametrize(
     ("tokens", "header"),
@@ -271,6 +285,22 @@ def test_the_same_client_is_stamped_if_it_stays(run, stage):
     run(scenario())
 
 
+@pytest.mark.parametrize("named", ["x-oai-attestation", "keep-alive, X-OAI-Attestation", "x_oai_attestation ,close"])
+@posted_and_upgraded
+def test_a_request_that_has_the_stamp_dropped_on_the_way_is_refused(run, stage, request_with, named):
+    """What `Connection` names goes no further than the next hop, which would have eaten the token."""
+
+    async def scenario():
+        async with stage(Origin(echoing)) as it:
+            async with tunnel(it.proxy) as wire:
+                assert (await wire.exchange(request_with(headers=[f"Connection: {named}"]))).status == 400
+            async with tunnel(it.proxy) as wire:
+                await wire.exchange(post(headers=["Connection: keep-alive, x-other"]))
+        assert it.origin.only_request.attestation == [OK_1] and it.tokens.asked == 1
+
+    run(scenario())
+
+
 # A hook that fails
 
 
@@ -319,6 +349,8 @@ def test_the_same_request_goes_through_a_scope_that_works(run, stage):
         (StampMode.NEVER, [FORGED], ['{"v":1,"s":0,"t":"forged"}'], 0, Stamp.NATIVE),
         (StampMode.NEVER, ["x-oai-attestation: no envelope"], ["no envelope"], 0, Stamp.FOREIGN),
         (StampMode.NEVER, [], [], 0, Stamp.ABSENT),
+        (StampMode.NEVER, ["x-oai-attestation: a", "x-oai-attestation: b"], ["a", "b"], 0, Stamp.FOREIGN),
+        (StampMode.NEVER, ["x_oai_attestation: a"], [], 0, Stamp.ABSENT),
     ],
 )
 @posted_and_upgraded
@@ -331,6 +363,21 @@ def test_each_mode_does_what_it_says(run, stage, request_with, mode, lines, arri
         assert it.origin.only_request.attestation == arrives
         assert it.tokens.asked == asked and exchange.stamp is stamp
         assert exchange.attested == any('"s":0' in value for value in arrives)
+
+    run(scenario())
+
+
+def test_of_several_native_envelopes_none_is_vouched_for_and_all_arrive_where_only_observed(run, stage):
+    """They were once dropped, and reported as absent, by the mode that only observes."""
+
+    async def scenario():
+        async with stage(mode=StampMode.NEVER) as it:
+            async with tunnel(it.proxy) as wire:
+                await wire.exchange(post(headers=[FORGED, "Accept: */*", FORGED, "x_oai_attestation: too"]))
+            [exchange] = await it.reported()
+        assert it.origin.only_request.attestation == ['{"v":1,"s":0,"t":"forged"}'] * 2
+        assert b"x_oai_attestation: too" in it.origin.received
+        assert (exchange.stamp, exchange.attested, exchange.token_bytes) == (Stamp.FOREIGN, False, 0)
 
     run(scenario())
 
@@ -460,6 +507,27 @@ def test_one_that_was_sent_and_never_answered_is(run, stage):
             assert (await wire.exchange(post())).status == 502
             [exchange] = await it.reported()
         assert (exchange.stamp, exchange.status, exchange.attested) == (Stamp.STAMPED, None, True)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("body", [b"", b"half"])
+def test_so_is_one_whose_body_was_cut_since_its_token_has_arrived(run, stage, body):
+    """It was once reported as unsent, with a token that was already spent."""
+
+    async def scenario():
+        async def reading(visit):
+            await visit.body(await visit.head())
+
+        cut = post().replace(b"Content-Length: 2", b"Content-Length: 100").removesuffix(b"{}") + body
+        async with stage(Origin(reading)) as it:
+            async with tunnel(it.proxy) as wire:
+                await wire.send(cut)
+                await it.origin.wait_until(lambda: it.origin.requests != [])
+            [exchange] = await it.reported()
+        assert it.origin.only_request.attestation == [OK_1]
+        assert (exchange.stamp, exchange.attested, exchange.token_bytes) == (Stamp.STAMPED, True, len("token-1"))
+        assert exchange.status is None and exchange.error
 
     run(scenario())
 

@@ -72,6 +72,7 @@ def test_the_ca_file_must_hold_certificates(tmp_path):
         "169.254.169.254",  # where clouds keep their credentials
         "100.64.0.1",
         "192.0.0.8",
+        "192.88.99.1",  # the anycast of 6to4 relays
         "192.0.2.1",
         "198.51.100.1",
         "203.0.113.1",
@@ -102,6 +103,9 @@ def test_the_ca_file_must_hold_certificates(tmp_path):
         "64:ff9b:1::1",
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo around 192.0.2.45
         "100::1",
+        "3fff::1",  # documentation, also global for Python
+        "3fff:fff:ffff::1",
+        "5f00::1",
         "",
         "localhost",
         "2130706433",
@@ -120,6 +124,8 @@ def test_an_address_that_no_public_name_should_have_is_refused(address):
         "172.32.0.1",
         "172.15.255.255",
         "100.128.0.1",
+        "192.88.98.255",
+        "192.88.100.0",
         "2606:4700::6812:202f",
         "::ffff:104.18.32.47",
         "64:ff9b::808:808",

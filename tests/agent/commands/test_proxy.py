@@ -1,6 +1,7 @@
 """`countersign proxy`: what it prints is what an agent needs."""
 
 import asyncio
+import contextlib
 import json
 import shlex
 import signal
@@ -140,5 +141,95 @@ def test_the_report_holds_the_coverage_as_json(tmp_path):
                 {"route": "responses", "transport": "post", "outcome": "absent", "requests": 1}
             ]  # fmt: skip
             assert written["complete"] is False
+
+    play(scenario())
+
+
+def test_a_report_that_cannot_be_written_is_told_at_the_start(tmp_path):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "proxy", "--report", str(tmp_path / "missing" / "report.json"))
+        assert done.code == 2 and done.stdout == ""
+        assert "cannot write the report" in done.stderr and "missing" in done.stderr
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it_and_leaves_neither_key_nor_socket(tmp_path, number):
+    """A terminal that was closed (SIGHUP) once left both."""
+    runtime, rpc = tmp_path / "runtime", tmp_path / "rpc.sock"
+    runtime.mkdir(mode=0o700)
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            environment = {**here.environment, "XDG_RUNTIME_DIR": str(runtime)}
+            command = [COUNTERSIGN, "proxy", "--json", "--rpc", f"unix://{rpc}"]
+            async with serving(*command, environment=environment) as proxy:
+                assert rpc.exists() and list(runtime.glob("*/run-*/mitmproxy-ca.pem")) != []
+                assert (await proxy.stop(number)).code == 0
+        assert list(runtime.glob("*/*")) == [] and not rpc.exists()
+
+    play(scenario())
+
+
+def test_a_desktop_that_has_hung_does_not_hold_up_the_end(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            rpc = tmp_path / "rpc.sock"
+            command = [COUNTERSIGN, "proxy", "--json", "--rpc", f"unix://{rpc}"]
+            async with serving(*command, environment=here.environment) as proxy:
+                desktop = await asyncio.create_subprocess_exec(
+                    COUNTERSIGN, "standin", "desktop", "--connect", f"unix://{rpc}", stdout=asyncio.subprocess.PIPE
+                )
+                assert desktop.stdout is not None and b"connected" in await desktop.stdout.readline()
+                desktop.send_signal(signal.SIGSTOP)
+                async with asyncio.timeout(8):
+                    assert (await proxy.stop()).code == 0
+                desktop.kill()
+                await desktop.wait()
+
+    play(scenario())
+
+
+def test_under_nohup_a_closed_terminal_does_not_end_it(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            command = ["sh", "-c", "trap '' HUP; exec \"$0\" proxy --json", COUNTERSIGN]
+            async with serving(*command, environment=here.environment) as proxy:
+                proxy.process.send_signal(signal.SIGHUP)
+                assert await post(proxy.facts, RESPONSES) == 200
+
+    play(scenario())
+
+
+def test_400_connections_that_say_nothing_keep_nobody_out(tmp_path):
+    """With 256 descriptors they took all, and the desktop's socket was reset too, without a word in the log."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here, contextlib.AsyncExitStack() as stack:
+            rpc = tmp_path / "rpc.sock"
+            command = ["sh", "-c", 'ulimit -n 256; exec "$0" "$@"', COUNTERSIGN]
+            command += ["proxy", "--json", "--rpc", f"unix://{rpc}"]
+            async with serving(*command, environment=here.environment) as proxy:
+                for _ in range(400):
+                    _, writer = await asyncio.open_connection("127.0.0.1", proxy.facts["port"])
+                    stack.callback(writer.close)
+                async with connect(rpc, Script(token=lambda number: f"t{number}")):
+                    assert await post(proxy.facts, RESPONSES) == 200
+                done = await proxy.stop()
+            assert attestations(here.scoped()) == [['{"v":1,"s":0,"t":"t1"}']]
+            assert "connections dropped" in done.stderr and "Traceback" not in done.stderr
+
+    play(scenario())
+
+
+def test_certificates_that_cannot_be_read_are_told_in_one_line(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            (tmp_path / "roots.pem").write_text("no certificate")
+            environment = {**here.environment, "SSL_CERT_FILE": str(tmp_path / "roots.pem")}
+            done = await finish(COUNTERSIGN, "proxy", "-q", environment=environment)
+            assert done.code == 1 and done.stderr.count("\n") == 1
+            assert "roots.pem" in done.stderr and "SSL_CERT_FILE" in done.stderr
 
     play(scenario())

@@ -77,14 +77,14 @@ def test_the_child_is_led_through_the_proxy_and_not_told_fixed_credentials_twice
                 **here.environment,
                 "COUNTERSIGN_CREDENTIALS": "me:correct-horse",
                 "https_proxy": "http://elsewhere:1",
-                "NO_PROXY": "chatgpt.com",
+                "NO_PROXY": "chatgpt.com,git.corp.example",
             }
             script = "import json, os; print(json.dumps(dict(os.environ)))"
             done = await finish(COUNTERSIGN, "run", "--", PYTHON, "-c", script, environment=environment)
             child = json.loads(done.stdout)
             assert child["HTTPS_PROXY"] == child["https_proxy"]
             assert child["HTTPS_PROXY"].startswith("http://me:correct-horse@127.0.0.1:")
-            assert "chatgpt.com" not in child["NO_PROXY"]
+            assert child["NO_PROXY"] == child["no_proxy"] == "localhost,127.0.0.1,::1,git.corp.example"
             assert "COUNTERSIGN_CREDENTIALS" not in child
 
     play(scenario())
@@ -104,18 +104,69 @@ def test_an_announced_desktop_is_waited_for_and_its_absence_is_told(tmp_path):
     play(scenario())
 
 
-def test_sigterm_is_passed_on_to_the_command(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_is_passed_on_to_the_command(tmp_path, number):
+    """SIGHUP once ended us and left the command behind, without its proxy."""
+
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here:
-            script = waits_for(signal.SIGTERM, 9)
+            script = waits_for(number, 9)
             process = await asyncio.create_subprocess_exec(
                 COUNTERSIGN, "run", "--", PYTHON, "-c", script,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=here.environment,
             )  # fmt: skip
             assert process.stdout is not None
             assert await process.stdout.readline() == b"up\n"
-            process.terminate()
+            process.send_signal(number)
             assert await process.wait() == 9
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_while_the_desktop_is_awaited_leaves_neither_key_nor_socket_nor_command(tmp_path, number):
+    """They stayed, since nobody handled signals before the command was there."""
+    runtime, rpc, started = tmp_path / "runtime", tmp_path / "rpc.sock", tmp_path / "started"
+    runtime.mkdir(mode=0o700)
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            process = await asyncio.create_subprocess_exec(
+                COUNTERSIGN, "run", "--rpc", f"unix://{rpc}", "--wait-desktop", "60", "--", "touch", str(started),
+                env={**here.environment, "XDG_RUNTIME_DIR": str(runtime)},
+            )  # fmt: skip
+            while not rpc.exists():
+                await asyncio.sleep(0.02)
+            assert list(runtime.glob("*/run-*/mitmproxy-ca.pem")) != []
+            process.send_signal(number)
+            assert await process.wait() == 128 + number
+        assert list(runtime.glob("*/*")) == [] and not rpc.exists() and not started.exists()
+
+    play(scenario())
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_command_runs(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            started = tmp_path / "started"
+            done = await finish(
+                COUNTERSIGN, "run", "--report", str(tmp_path / "missing" / "report.json"), "--", "touch", str(started),
+                environment=here.environment,
+            )  # fmt: skip
+            assert done.code == 2 and not started.exists()
+            assert done.stderr.startswith("countersign run: cannot write the report") and "missing" in done.stderr
+
+    play(scenario())
+
+
+def test_one_that_fails_in_the_end_is_told_and_the_exit_code_stays_the_commands(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            done = await finish(
+                COUNTERSIGN, "run", "--report", "/dev/full", "--", "sh", "-c", "exit 7", environment=here.environment
+            )
+            assert done.code == 7
+            assert "cannot write the report '/dev/full': No space left on device" in done.stderr
 
     play(scenario())
 

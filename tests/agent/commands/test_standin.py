@@ -1,8 +1,14 @@
 """`countersign standin` and `countersign demo`: for users who verify offline."""
 
+import asyncio
 import json
+import os
+import signal
+import ssl
+import stat
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from agent.standins.desktop import Script
@@ -45,6 +51,12 @@ def test_the_stand_in_prints_how_to_reach_it_and_records_what_arrived(tmp_path):
         (["chatgpt", "--fault", "explode"], "a fault must be [WHERE:]KIND[:TIMES]"),
         (["chatgpt", "--fault", "post:500:0"], "a fault must be [WHERE:]KIND[:TIMES]"),
         (["chatgpt", "--script", "/no/such/file"], "/no/such/file"),
+        (["chatgpt", "--port", "99999"], "a port must be 0 to 65535"),
+        (["chatgpt", "--port", "-5"], "a port must be 0 to 65535"),
+        (["chatgpt", "--port", "x"], "a port must be 0 to 65535"),
+        (["chatgpt", "--directory", "/proc/nope"], "cannot use the directory '/proc/nope'"),
+        (["chatgpt", "--directory", "/proc"], "cannot write '/proc/auth.json'"),
+        (["chatgpt", "--record", "/nonexistent/x"], "cannot write the record '/nonexistent/x'"),
         (["desktop", "--connect", "tcp://x"], "an RPC address must be unix://PATH"),
         (["elsewhere"], "name one: chatgpt or desktop"),
         ([], "name one: chatgpt or desktop"),
@@ -54,7 +66,83 @@ def test_a_stand_in_that_cannot_be_started_says_why_with_code_2(arguments, probl
     async def scenario():
         done = await finish(COUNTERSIGN, "standin", *arguments)
         assert done.code == 2
-        assert problem in done.stderr
+        assert problem in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("name", ["auth.json", "ca.pem"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_in_the_directory_already_is_named_and_not_overwritten(tmp_path, name, kind):
+    """A CODEX_HOME with a real sign-in was once overwritten, without a word."""
+
+    async def scenario():
+        real = tmp_path / "real"
+        real.write_text("a real sign-in")
+        home = tmp_path / "home"
+        home.mkdir()
+        if kind == "file":
+            real.rename(home / name)
+        else:
+            (home / name).symlink_to(real)
+        done = await finish(COUNTERSIGN, "standin", "chatgpt", "--directory", str(home))
+        assert done.code == 2 and f"{home}/{name}' is there already" in done.stderr
+        assert [path.name for path in home.iterdir()] == [name]
+        assert (home / name).read_text() == "a real sign-in"
+
+    play(scenario())
+
+
+def test_what_it_writes_is_only_for_its_owner_and_a_record_holds_no_sign_in(tmp_path):
+    """The record was readable for all, and had the refresh token in it."""
+
+    async def scenario():
+        record, directory = tmp_path / "record.jsonl", tmp_path / "standin"
+        record.write_text("of the last time")
+        record.chmod(0o644)
+        command = [COUNTERSIGN, "standin", "chatgpt", "--directory", str(directory), "--record", str(record)]
+        async with serving(*command, environment=dict(os.environ)) as standin:
+            url = f"https://127.0.0.1:{standin.facts['port']}/oauth/token"
+            context = ssl.create_default_context(cafile=standin.facts["ca_file"])
+            refresh = {"grant_type": "refresh_token", "client_id": "app", "refresh_token": "canary-1"}
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+                await session.post(url, json=refresh)
+                await session.post(url, data={"code": "canary-2", "client_secret": "canary-3"})
+                await session.post(url.replace("oauth/token", "elsewhere"), json={"input": "kept"})
+            assert (await standin.stop()).code == 0
+        bodies = [json.loads(line)["body"] for line in record.read_text().splitlines()]
+        assert bodies == [
+            {"grant_type": "refresh_token", "client_id": "app", "refresh_token": "<redacted>"}, "<redacted>",
+            {"input": "kept"},
+        ]  # fmt: skip
+        assert "canary" not in record.read_text()
+        for path in (record, directory / "auth.json", directory / "ca.pem"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    play(scenario())
+
+
+def test_help_says_that_a_record_holds_tokens():
+    async def scenario():
+        shown = (await finish(COUNTERSIGN, "standin", "chatgpt", "--help")).stdout
+        assert "holds the attestation tokens" in " ".join(shown.split())
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_demo_that_is_ended_by_a_signal_leaves_nothing(tmp_path, number):
+    async def scenario():
+        temp, runtime = tmp_path / "temp", tmp_path / "runtime"
+        temp.mkdir()
+        runtime.mkdir(mode=0o700)
+        environment = {**os.environ, "TMPDIR": str(temp), "XDG_RUNTIME_DIR": str(runtime)}
+        process = await asyncio.create_subprocess_exec(COUNTERSIGN, "demo", env=environment)
+        while not list(runtime.glob("*/run-*/mitmproxy-ca.pem")):  # the app-server that it has started
+            await asyncio.sleep(0.02)
+        process.send_signal(number)
+        assert await process.wait() == 128 + number
+        assert list(temp.iterdir()) == [] and list(runtime.glob("*/*")) == []
 
     play(scenario())
 

@@ -24,6 +24,7 @@ POST = Exchange(
 UNSCOPED = dataclasses.replace(
     POST, transport=Transport.HTTP, route=None, stamp=Stamp.NOT_SCOPED, attestation=None, token_bytes=0
 )
+REFUSED = dataclasses.replace(UNSCOPED, stamp=Stamp.REFUSED)
 TUNNEL = dataclasses.replace(UNSCOPED, transport=Transport.TUNNEL)
 
 
@@ -60,6 +61,12 @@ def test_an_envelope_that_was_only_observed_counts_as_attested_and_a_foreign_val
     assert not counted(dataclasses.replace(POST, stamp=Stamp.REFUSED)).complete
 
 
+def test_what_was_refused_before_it_was_matched_is_not_out_of_scope():
+    """It might have been anything; "out of scope" says that it was looked at."""
+    coverage = counted(REFUSED, UNSCOPED, dataclasses.replace(POST, stamp=Stamp.REFUSED))
+    assert (coverage.refused, coverage.out_of_scope, coverage.scoped) == (1, 1, 1)
+
+
 def test_each_outcome_has_its_word():
     assert outcome() == "ok"
     assert outcome(stamp=Stamp.CARRIED) == "ok"
@@ -81,7 +88,7 @@ def test_rows_are_by_route_transport_and_outcome():
 
 exchanges = st.builds(
     dataclasses.replace,
-    st.sampled_from([POST, UNSCOPED, TUNNEL]),
+    st.sampled_from([POST, UNSCOPED, REFUSED, TUNNEL]),
     stamp=st.sampled_from(Stamp),
     attestation=st.none() | st.sampled_from(AttestationStatus),
 )
@@ -90,7 +97,7 @@ exchanges = st.builds(
 @given(st.lists(exchanges))
 def test_every_exchange_is_counted_exactly_once(some):
     coverage = counted(*some)
-    assert coverage.scoped + coverage.out_of_scope + coverage.tunnels == len(some)
+    assert coverage.scoped + coverage.out_of_scope + coverage.refused + coverage.tunnels == len(some)
     assert sum(row.requests for row in coverage.rows) == coverage.scoped
     assert coverage.attested <= coverage.scoped
 
@@ -101,6 +108,7 @@ def test_it_can_be_written_as_json():
         "scoped": 1,
         "attested": 1,
         "out_of_scope": 0,
+        "refused": 0,
         "tunnels": 0,
         "complete": True,
     }
