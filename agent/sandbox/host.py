@@ -59,8 +59,18 @@ def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str])
         host,
         bubblewrap=found.bubblewrap,
         no_bubblewrap=found.missing,
-        private_paths=(state_directory(make=False), f"/tmp/codex-daemon-{host.uid}"),
+        private_paths=private_paths(environ, host.uid),
     )
+
+
+def private_paths(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:
+    """Where this user's agents keep sockets and keys; not all of them exist.
+
+    The runs of `certs.run_directory` (which this room does not import), our records, and the original's daemon.
+    """
+    bases = (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}", environ.get("TMPDIR"), "/tmp", "/var/tmp")
+    runs = [f"{base}/countersign-runs-{uid}" for base in bases if base and base.startswith("/")]
+    return tuple(dict.fromkeys([*runs, state_directory(make=False), f"/tmp/codex-daemon-{uid}"]))
 
 
 def _with(host: Host, **facts: object) -> Host:
