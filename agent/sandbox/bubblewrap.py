@@ -52,19 +52,24 @@ def bubblewrap_plan(
     if cwd.kind is not Kind.DIRECTORY:
         raise SandboxUnavailable(Backend.BUBBLEWRAP, f"the working directory {command.cwd!r} is not a directory")
     read_only, denied = ground.read_only(), ground.denied(host.private_paths)
+    masks = {mask.path: mask for mask in (*read_only, *denied)}
+    # Only where something writable is around it can be another launch's placeholder, or be taken away.
+    masked = tuple(path for path in masks if ground.in_writable(path))
     isolated = policy.network is Network.RESTRICTED or options.managed_ports is not None
     own_proc = bubblewrap.mounts_proc and not options.no_proc and not options.keep_pid_namespace
     words = [bubblewrap.path, "--new-session", "--die-with-parent"]
     words += _base(policy, ground, host)
     words += _mounts(ground, read_only, denied)
     words += ["--unshare-user", "--unshare-ipc"]
+    # Root in a user namespace of its own could mount cgroup trees, and what they are made of is root's to write.
+    words += ["--disable-userns"] if host.uid == 0 else []
     words += [] if options.keep_pid_namespace else ["--unshare-pid"]
     words += ["--unshare-net"] if isolated else []
     words += _proc(host) if own_proc else []
     words += ["--chdir", cwd.real if _is_reachable(ground, cwd.real) else "/"]
     words += ["--cap-drop", "ALL", "--seccomp", str(SECCOMP_FD)]
     # What is masked must not be taken away while the sandbox lives: bubblewrap's init holds this open until it dies.
-    words += ["--sync-fd", str(SYNC_FD)] if read_only or denied else []
+    words += ["--sync-fd", str(SYNC_FD)] if masked else []
     if options.managed_ports is not None:
         words += ["--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)]
     words += ["--", *command.argv]
@@ -74,7 +79,6 @@ def bubblewrap_plan(
             f"the policy needs {len(ground.writable) + len(read_only) + len(denied)} mounts, and bubblewrap takes a "
             f"command line of {_MAX_WORDS} words at most; deny or grant whole directories instead of single files",
         )
-    masks = {mask.path: mask for mask in (*read_only, *denied)}
     return SandboxPlan(
         Backend.BUBBLEWRAP,
         tuple(words),
@@ -84,7 +88,7 @@ def bubblewrap_plan(
         placeholders=tuple(
             Placeholder(mask.path, mask.placeholder) for mask in masks.values() if mask.placeholder is not None
         ),
-        masked=tuple(masks),
+        masked=masked,
         bridge_ports=options.managed_ports or (),
         notes=tuple(_notes(policy, ground, read_only, denied, isolated, own_proc)),
     )
@@ -99,11 +103,13 @@ def _filter(policy: Policy, options: Options) -> NetworkFilter:
 def _base(policy: Policy, ground: Ground, host: Host) -> list[str]:
     """What is there before any entry is carried out: the whole tree, or an empty one with the readable roots."""
     whole = "/" in ground.rules and ground.rules["/"].access is not Access.DENY
-    if policy.unrestricted or (whole and ground.rules["/"].access is Access.WRITE):
+    if ground.has_writable_root_directory:
         return ["--bind", "/", "/", "--dev", "/dev", "--bind-try", "/dev/shm", "/dev/shm"]
     if whole:
         return ["--ro-bind", "/", "/", "--dev", "/dev"]
-    roots = {path for path in policy.readable_roots() if not ground.in_writable(Route(path, host.disk).real)}
+    routes = {path: Route(path, host.disk).real for path in policy.readable_roots()}
+    # Below a denied directory only writing is reopened.
+    roots = {path for path, real in routes.items() if not ground.in_writable(real) and not ground.is_shut(real)}
     roots |= set(MINIMAL_ROOTS) if policy.minimal else set()
     words = ["--tmpfs", "/", "--dev", "/dev"]
     for root in sorted(roots):
@@ -141,7 +147,10 @@ def _mounts(ground: Ground, read_only: list[Mask], denied: list[Mask]) -> list[s
 
 def _is_reachable(ground: Ground, cwd: str) -> bool:
     rule = ground.rule_for(cwd)
-    return ground.is_visible(cwd) and (rule is None or rule.access is not Access.DENY)
+    if rule is None or rule.access is Access.WRITE:
+        return ground.is_visible(cwd)
+    # Below a denied directory only writing is reopened.
+    return rule.access is Access.READ and ground.is_visible(cwd) and not ground.is_shut(cwd)
 
 
 def _notes(

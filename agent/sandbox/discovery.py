@@ -71,6 +71,29 @@ def find_bubblewrap(environ: Mapping[str, str], cwd: str, writable_roots: Sequen
         cwd: Real. `/` puts nothing out of bounds.
         writable_roots: Real paths that the command may write.
     """
+    key = (environ.get("PATH"), cwd, tuple(writable_roots))
+    known = _found.get(key)
+    if known is not None and known[0] == _identity(known[1].bubblewrap):
+        return known[1]
+    found = _search(environ, cwd, writable_roots)
+    if found.bubblewrap is not None:
+        _found[key] = (_identity(found.bubblewrap), found)
+    return found
+
+
+# What was found by this process, with the identity of the binary then: an agent asks for each of its commands.
+_found: dict[object, tuple[object, Found]] = {}
+
+
+def _identity(bubblewrap: Bubblewrap | None) -> object:
+    try:
+        status = os.stat(bubblewrap.path if bubblewrap is not None else "")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _search(environ: Mapping[str, str], cwd: str, writable_roots: Sequence[str]) -> Found:
     bounds = [root for root in (cwd, *writable_roots) if root != "/" or root in writable_roots]
     passed_over: list[str] = []
     candidate = _on_path(environ, bounds, passed_over)
@@ -132,8 +155,11 @@ def _examine(path: str) -> Bubblewrap | str:
     result = _try(path)
     if cache and isinstance(result, Bubblewrap):
         # Only what works is remembered: whoever has repaired his machine is not told otherwise.
-        with open(cache, "ab") as file:
-            file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n".encode())
+        try:
+            with open(cache, "ab") as file:
+                file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n".encode())
+        except OSError:
+            pass  # no room there: asked again next time
     return result
 
 

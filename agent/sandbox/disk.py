@@ -106,6 +106,7 @@ class Route:
     """Where a path leads on a disk, component by component.
 
     Attributes:
+        spelled: The path as it was given.
         real: The path without symlinks; of what is missing, the rest as spelled.
         kind: What is there; None if something on the way is missing.
         missing: The first component that does not exist, as a path; None if all exist.
@@ -113,6 +114,7 @@ class Route:
     """
 
     def __init__(self, path: str, disk: Disk) -> None:
+        self.spelled = path
         self.missing: str | None = None
         self.links: list[str] = []
         self.kind: Kind | None = Kind.DIRECTORY

@@ -9,7 +9,7 @@ from __future__ import annotations
 from agent.sandbox.choice import Choice
 from agent.sandbox.disk import Kind, Route
 from agent.sandbox.frozen import frozen
-from agent.sandbox.paths import ancestors, is_under, joined, normal
+from agent.sandbox.paths import ancestors, is_under, joined
 from agent.sandbox.policy import PROTECTED_NAMES, Access, Policy, PolicyError, Rule, by_depth
 
 TYPE_CHECKING = False
@@ -70,11 +70,17 @@ class Ground:
         """Whether a real path is a writable root or below one, masks aside."""
         return any(above in self._writable for above in ancestors(path))
 
+    @property
+    def has_writable_root_directory(self) -> bool:
+        """Whether the view is the host's whole tree, writable: then /dev is fresh, but /dev/shm in it is the host's."""
+        rule = self.rules.get("/")
+        return self.policy.unrestricted or (rule is not None and rule.access is Access.WRITE)
+
     def rule_for(self, path: str) -> Rule | None:
         """The rule that decides about a real path."""
         return next((self.rules[above] for above in ancestors(path) if above in self.rules), None)
 
-    def _is_shut(self, path: str) -> bool:
+    def is_shut(self, path: str) -> bool:
         """Whether a denied directory hides a path: one is nearer above than any writable one."""
         for above in ancestors(path):
             rule = self.rules.get(above)
@@ -90,32 +96,56 @@ class Ground:
         """
         masks: dict[str, Mask] = {}
         for path in self._ruled(Access.READ):
-            if path != "/" and self.in_writable(path) and not self._is_shut(path):
+            if path == "/" or self.is_shut(path):
+                continue
+            # Also where it leads out of the writable place: it is the link that a tool could turn.
+            self._hold(self._routes[path], self._routes[path].spelled, "read-only path")
+            if self.in_writable(path):
                 mask = self._read_only(self._routes[path], str(self.rules[path].entry))
-                masks.setdefault(mask.path, mask)
+                if mask is not None:
+                    masks.setdefault(mask.path, mask)
         for root in self.writable:
             if self._routes[root].kind is not Kind.DIRECTORY:
                 continue
             for name in PROTECTED_NAMES:
                 path = joined(root, name)
                 if path not in self.rules or self.rules[path].access is Access.READ:
-                    if self._is_shut(path) or (self._disk.kind(path) is None and self._disk.is_sealed(root)):
+                    if self.is_shut(path):
                         continue
                     mask = self._read_only(Route(path, self._disk), f"{name} is protected in {root!r}", path)
-                    masks[mask.path] = mask
+                    if mask is not None:
+                        masks[mask.path] = mask
             target = self._git_directory(root)
             if target is not None:
                 masks.setdefault(target.path, target)
         return [masks[path] for path in sorted(masks, key=by_depth)]
 
-    def _read_only(self, route: Route, because: str, spelled: str = "") -> Mask:
+    def _read_only(self, route: Route, because: str, spelled: str = "") -> Mask | None:
         self._hold(route, spelled or route.real, "read-only path")
         if route.missing is None:
             return Mask(route.real, MaskKind.READ_ONLY, because)
+        if self._cannot_be_made(route.missing):
+            return None
         parent, _, name = route.missing.rpartition("/")
         return Mask(
             route.missing, MaskKind.READ_ONLY, because, name in PROTECTED_NAMES and (parent or "/") in self._writable
         )
+
+    def _cannot_be_made(self, missing: str) -> bool:
+        """Whether no tool could make a path that is not there, so that nothing has to stand in its place."""
+        return self._is_fixed(missing[: missing.rindex("/")] or "/")
+
+    def _is_fixed(self, directory: str) -> bool:
+        """Whether no tool could make or turn a name in a directory of a writable root.
+
+        Not only it is sealed, but all up to the root, which is a mount point: else it could be moved away as a whole.
+        """
+        for above in ancestors(directory):
+            if not self._disk.is_sealed(above):
+                return False
+            if above in self._writable:
+                return True
+        return False
 
     def _git_directory(self, root: str) -> Mask | None:
         """The directory that a `.git` file points to (worktrees, submodules), if it is in a writable place."""
@@ -127,8 +157,8 @@ class Ground:
         key, colon, value = first.strip().partition(":")
         if key != "gitdir" or not colon or not value.strip() or "\0" in value:
             return None
-        route = Route(normal(joined(root, value.strip())), self._disk)
-        if route.kind is None or not self.in_writable(route.real) or self._is_shut(route.real):
+        route = Route(joined(root, value.strip()), self._disk)
+        if route.kind is None or not self.in_writable(route.real) or self.is_shut(route.real):
             return None
         explicit = self.rules.get(route.real)
         if explicit is not None and explicit.access is not Access.READ:
@@ -146,15 +176,16 @@ class Ground:
         """
         masks: dict[str, Mask] = {}
         for path in self._ruled(Access.DENY):
-            if path == "/" or self._is_shut(path):
+            if path == "/" or self.is_shut(path):
                 continue
             route, because = self._routes[path], str(self.rules[path].entry)
-            self._hold(route, path, "denied path")
+            self._hold(route, route.spelled, "denied path")
             if route.kind is not None:
                 if self.is_visible(path):
                     masks[path] = Mask(path, _denied(route.kind), because)
             elif route.missing is not None and self.in_writable(route.missing):
-                # Where nothing can be made there is nothing to hide.
+                if self._cannot_be_made(route.missing):
+                    continue
                 masks.setdefault(route.missing, Mask(route.missing, MaskKind.DENIED_FILE, because, False))
         for path, because in self._matches():
             if path not in masks and not self._is_hidden(path):
@@ -177,13 +208,15 @@ class Ground:
 
     def _is_hidden(self, path: str) -> bool:
         rule = self.rules.get(path)
-        return (rule is not None and rule.access is Access.DENY) or self._is_shut(path) or not self.is_visible(path)
+        return (rule is not None and rule.access is Access.DENY) or self.is_shut(path) or not self.is_visible(path)
 
     def is_visible(self, path: str) -> bool:
         """Whether something of the host is seen at a real path, masks aside."""
         if self.policy.unrestricted:
             return True
         fresh = next((mount for mount in ("/dev", "/proc") if is_under(path, mount)), None)
+        if self.has_writable_root_directory and is_under(path, "/dev/shm"):
+            fresh = None
         for above in ancestors(path):
             if fresh is not None and not is_under(above, fresh):
                 return False
@@ -201,7 +234,8 @@ class Ground:
     def _hold(self, route: Route, spelled: str, what: str) -> None:
         """Refuse a path that depends on a symlink in a place where a tool can replace it."""
         for link in route.links:
-            if self.in_writable(link[: link.rindex("/")] or "/"):
+            directory = link[: link.rindex("/")] or "/"
+            if self.in_writable(directory) and not self._is_fixed(directory):
                 raise PolicyError(f"cannot enforce sandbox {what} {spelled} because it crosses writable symlink {link}")
 
 

@@ -6,7 +6,6 @@ import os
 import sys
 
 from agent.sandbox.disk import RealDisk, Route
-from agent.sandbox.ground import Ground
 from agent.sandbox.plan import Host, Options
 from agent.sandbox.policy import Places, Policy
 from agent.sandbox.state import state_directory
@@ -54,7 +53,8 @@ def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str])
         return _with(host, wsl1=True)
     from agent.sandbox.discovery import find_bubblewrap
 
-    found = find_bubblewrap(environ, Route(cwd, disk).real, Ground(policy, disk).writable)
+    roots = {Route(path, disk).real for path in policy.writable_roots()}
+    found = find_bubblewrap(environ, Route(cwd, disk).real, tuple(sorted(roots)))
     return _with(
         host,
         bubblewrap=found.bubblewrap,

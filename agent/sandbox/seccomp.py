@@ -115,6 +115,16 @@ def program(mode: NetworkFilter, architecture: str) -> bytes:
             f"a seccomp program is made of the machine's system call numbers, and none are known for {architecture!r}; "
             f"the sandbox works on {' and '.join(_AUDIT)}"
         )
+    made = _made.get((mode, architecture))
+    if made is None:
+        made = _made[mode, architecture] = _assemble(_lines(mode, architecture))
+    return made
+
+
+_made: dict[tuple[NetworkFilter, str], bytes] = {}
+
+
+def _lines(mode: NetworkFilter, architecture: str) -> list[_Line]:
     column = list(_AUDIT).index(architecture)
     denied, domains = _RULES[mode]
     lines: list[_Line] = [
@@ -132,7 +142,7 @@ def program(mode: NetworkFilter, architecture: str) -> bytes:
         lines += [(_NEXT, _IF_EQUAL, domain, if_listed, _NEXT) for domain in listed]
         lines.append((_NEXT, _RETURN, _VALUES[otherwise], _NEXT, _NEXT))
     lines += [(end, _RETURN, value, _NEXT, _NEXT) for end, value in _VALUES.items()]
-    return _assemble(lines)
+    return lines
 
 
 def _assemble(lines: list[_Line]) -> bytes:
