@@ -10,6 +10,7 @@ import functools
 import gc
 import importlib
 import logging
+import os
 import socket
 import sys
 import threading
@@ -130,6 +131,7 @@ class App:
             self._tell_account()
             await _imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
+            await self._check_sandbox()
         except Exception as exc:
             logger.error("the app-server cannot work: %s", exc)
             self._give_up(str(exc))
@@ -269,6 +271,13 @@ class App:
             self._config_warning = _config_warning(str(exc), path, position)
             self._connections.broadcast("configWarning", self._config_warning)
 
+    async def _check_sandbox(self) -> None:
+        """Tell clients what will keep commands from being sandboxed; last, since it may start bubblewrap to see."""
+        if sys.platform == "linux" and self._config.get("sandbox_mode") != "danger-full-access":
+            for warning in await asyncio.to_thread(_sandbox_warnings):
+                logger.warning("%s", warning)
+                self._connections.broadcast("configWarning", {"summary": warning, "details": None})
+
     def _tell_account(self) -> None:
         from agent.auth import AuthFailed
 
@@ -281,6 +290,16 @@ class App:
         if account is not None:
             plan = None if account.mode == "apikey" else account.plan or "unknown"
             self._connections.broadcast("account/updated", {"authMode": account.mode, "planType": plan})
+
+
+def _sandbox_warnings() -> tuple[str, ...]:
+    from agent.sandbox.discovery import startup_warnings
+
+    try:
+        version = Path("/proc/version").read_text(errors="replace")
+        return startup_warnings(os.environ, os.getcwd(), version)
+    except OSError as exc:
+        return (f"Whether commands can be sandboxed is not known: {exc}",)
 
 
 def _config_warning(details: str, path: str | None, position: tuple[int, int] | None) -> dict[str, Any]:

@@ -25,6 +25,10 @@ async def one_turn(desktop: Desktop, text: str = "hello") -> dict:
     return await desktop.turn(started["thread"]["id"], text)
 
 
+def thread_of(desktop: Desktop) -> str:
+    return next(said["params"]["thread"]["id"] for said in desktop.notifications if said["method"] == "thread/started")
+
+
 def numbered(manner: Manner = Manner.TOKEN, **more: object) -> Script:
     return Script(manner=manner, token=lambda number: f"token-{number}", **more)
 
@@ -34,7 +38,7 @@ def test_a_turn_by_websocket_is_attested_once_for_its_handshake(tmp_path):
         async with world(tmp_path, ChatGPT()) as here:
             async with app_server(here, numbered()) as desktop:
                 turn = await one_turn(desktop)
-                again = await desktop.turn(desktop.notifications[-1]["params"]["threadId"], "again")
+                again = await desktop.turn(thread_of(desktop), "again")
             assert [turn["status"], again["status"]] == ["completed", "completed"]
             assert turn["items"][0]["text"] == "Hello from the stand-in."
             assert attestations(here.scoped()) == [[OK % "token-1"]]
@@ -48,7 +52,7 @@ def test_after_a_426_each_post_carries_a_token_of_its_own(tmp_path):
         async with world(tmp_path, ChatGPT(faults=[Fault.parse("websocket:426")])) as here:
             async with app_server(here, numbered()) as desktop:
                 await one_turn(desktop)
-                await desktop.turn(desktop.notifications[-1]["params"]["threadId"], "again")
+                await desktop.turn(thread_of(desktop), "again")
             handshake, *posts = here.scoped()
             assert handshake.is_websocket and [post.method for post in posts] == ["POST", "POST"]
             assert attestations(here.scoped()) == [[OK % "token-1"], [OK % "token-2"], [OK % "token-3"]]
@@ -500,5 +504,24 @@ def test_a_desktop_that_dies_takes_no_turn_with_it_and_leaves_nothing_behind(tmp
             assert desktop.process.returncode == 0
             # The CA key and the sockets of the run; what is left is where runs lie.
             assert [path for path in runtime.rglob("*") if not path.name.startswith("countersign-runs-")] == []
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(("sandbox_mode", "told"), [("read-only", True), ("danger-full-access", False)])
+def test_a_client_is_told_by_what_its_commands_will_be_sandboxed(tmp_path, sandbox_mode, told):
+    """On a machine without bubblewrap on PATH; where no command is sandboxed there is nothing to tell."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            here.environment["PATH"] = str(tmp_path)
+            async with app_server(here, None, "-c", f"sandbox_mode={sandbox_mode}") as desktop:
+                await one_turn(desktop)
+                if told:
+                    warning = await desktop.wait_for("configWarning")
+                    assert "the bubblewrap that came with countersign" in warning["summary"]
+                    assert published_schema.misfit_of_notification("configWarning", warning) is None
+            heard = [said for said in desktop.notifications if said["method"] == "configWarning"]
+            assert len(heard) == told
 
     play(scenario())
