@@ -301,12 +301,12 @@ def _run(arguments: _Arguments) -> int:
     case = _Case(arguments)
     from agent.sandbox.environment import apply, parse_environment_policy
     from agent.sandbox.host import look
-    from agent.sandbox.launch import run_here
+    from agent.sandbox.launch import inherited_environment, run_here
     from agent.sandbox.plan import Command, SandboxPlan, plan
 
     for warning in case.warnings:
         sys.stderr.write(f"countersign sandbox: warning: {warning}\n")
-    environment = apply(parse_environment_policy(case.config()), os.environ)
+    environment = apply(parse_environment_policy(case.config()), inherited_environment())
 
     def make_plan() -> SandboxPlan:
         policy = case.policy()

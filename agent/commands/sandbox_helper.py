@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if not command:
         _stop(CANNOT_RUN, "no command specified to execute")
 
-    from agent.sandbox.launch import run_here
+    from agent.sandbox.launch import inherited_environment, run_here
     from agent.sandbox.plan import Command, Options, SandboxPlan, SandboxUnavailable, plan
     from agent.sandbox.policy import PolicyError, resolve
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         return plan(policy, Command(tuple(command), cwd), look(policy, cwd, options, os.environ), options)
 
     try:
-        return run_here(make_plan, os.environ)
+        return run_here(make_plan, inherited_environment())
     except PolicyError as exc:
         _stop(CANNOT_BUILD, f"error building bubblewrap command: {exc}")
     except SandboxUnavailable as exc:

@@ -85,8 +85,12 @@ def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> t
         return "write", "everything may be written"
     over = next((mask for above in ancestors(path) for mask in masks if mask.path == above), None)
     rule = ground.rule_for(path)
-    # A root that is opened below a mask counts more than the mask.
-    if over is not None and not (rule is not None and rule.path != over.path and is_under(rule.path, over.path)):
+    opened = rule.path if rule is not None and rule.access is Access.WRITE else None
+    if opened is not None and opened not in ground.writable:
+        # A writable root that does not exist is left out, and cannot be made where its parent cannot be written.
+        return judge(policy, ground, masks, opened[: opened.rindex("/")] or "/")
+    # A writable root below a mask counts more than the mask.
+    if over is not None and not (opened is not None and opened != over.path and is_under(opened, over.path)):
         verdict = "read" if over.kind is MaskKind.READ_ONLY else "denied"
         return verdict, over.because
     fresh = next((mount for mount in ("/dev", "/proc") if is_under(path, mount)), None)
@@ -95,4 +99,6 @@ def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> t
     if rule is None:
         visible = ground.is_visible(path)
         return ("read", "minimal opens the system's directories") if visible else ("denied", "no entry opens it")
+    if rule.access is Access.READ and ground.is_shut(path):
+        return "denied", "a denied directory above it is reopened only for writing"
     return {Access.READ: "read", Access.WRITE: "write", Access.DENY: "denied"}[rule.access], str(rule.entry)

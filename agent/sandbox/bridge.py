@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import struct
 import threading
 
 from agent.sandbox.plan import BLOCK_FD, INFO_FD, Backend, SandboxUnavailable
@@ -108,6 +109,8 @@ async def _relay(port: int, reader: asyncio.StreamReader, writer: asyncio.Stream
     try:
         outside_reader, outside_writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
+        # Closed without lingering it is a reset inside; otherwise it would look like an empty answer.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         return
     await asyncio.gather(_pump(reader, outside_writer), _pump(outside_reader, writer), return_exceptions=True)

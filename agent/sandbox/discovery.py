@@ -76,7 +76,8 @@ def find_bubblewrap(environ: Mapping[str, str], cwd: str, writable_roots: Sequen
     if known is not None and known[0] == _identity(known[1].bubblewrap):
         return known[1]
     found = _search(environ, cwd, writable_roots)
-    if found.bubblewrap is not None:
+    # What was passed over is looked at again: whoever has repaired it is not told otherwise.
+    if found.bubblewrap is not None and not found.passed_over:
         _found[key] = (_identity(found.bubblewrap), found)
     return found
 

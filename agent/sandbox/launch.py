@@ -39,8 +39,13 @@ _ATTEMPTS = 5
 EXEC_FAILED = 101
 
 
-def prepare(make_plan: Callable[[], SandboxPlan]) -> tuple[SandboxPlan, Hold | None]:
+def prepare(
+    make_plan: Callable[[], SandboxPlan], guarded: Callable[[], None] | None = None
+) -> tuple[SandboxPlan, Hold | None]:
     """Plan, and make the placeholders that the plan wants; plan again if the disk changed in between.
+
+    Args:
+        guarded: Called before the first placeholder is made: whoever removes it if we are killed must be there then.
 
     Returns:
         The plan, and what to release once the sandbox is gone; None where nothing is masked.
@@ -56,6 +61,8 @@ def prepare(make_plan: Callable[[], SandboxPlan]) -> tuple[SandboxPlan, Hold | N
         from agent.sandbox.placeholders import Placeholders, Stale
         from agent.sandbox.state import state_directory
 
+        if plan.placeholders and guarded is not None:
+            guarded()
         try:
             records = Placeholders(state_directory())
             return plan, records.hold([(held.path, held.directory) for held in plan.placeholders], plan.masked)
@@ -72,6 +79,16 @@ def prepare(make_plan: Callable[[], SandboxPlan]) -> tuple[SandboxPlan, Hold | N
     )
 
 
+def inherited_environment() -> dict[str, str]:
+    """Our environment as our caller gave it: Python adds LC_CTYPE where no locale is set (PEP 538)."""
+    environ = dict(os.environ)
+    if environ.get("LC_CTYPE") == "C.UTF-8" and sys.platform == "linux":
+        with open("/proc/self/environ", "rb") as file:
+            if not any(pair.startswith(b"LC_CTYPE=") for pair in file.read().split(b"\0")):
+                del environ["LC_CTYPE"]
+    return environ
+
+
 def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> int:
     """Run a command as this process: with its streams, its environment, its process group; return the exit code.
 
@@ -82,12 +99,18 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -
         SandboxUnavailable: The command was not run.
         PolicyError: The same.
     """
-    plan, hold = prepare(make_plan)
-    if plan.backend is not Backend.NONE:
-        # A directory or a socket that our caller left open would be a way out. All of ours are closed by exec.
+    lifeline = -1
+
+    def guarded() -> None:
+        nonlocal lifeline
+        if lifeline < 0:
+            lifeline = _start_guardian()
+
+    plan, hold = prepare(make_plan, guarded)
+    if plan.backend is Backend.SECCOMP or plan.backend is Backend.LANDLOCK:
         _close_inherited()
     if plan.backend is Backend.BUBBLEWRAP:
-        return _bubblewrapped(plan, hold, environ)
+        return _bubblewrapped(plan, hold, lifeline, environ)
     try:
         os.chdir(plan.cwd)
     except OSError as exc:
@@ -98,6 +121,7 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -
 
 
 def _close_inherited() -> None:
+    """A directory or a socket that our caller left open to us would be a way out. All of ours are closed by exec."""
     for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
         descriptor = int(name)
         if descriptor > 2:
@@ -139,13 +163,14 @@ def execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
         os._exit(EXEC_FAILED)
 
 
-def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str]) -> int:
-    lifeline = _start_guardian(hold) if plan.placeholders else -1
+def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, lifeline: int, environ: Mapping[str, str]) -> int:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    # Where our caller ignores it, the kernel would keep no exit code for us.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bridge = _bridge(plan)
     try:
         pid = spawn(plan, environ, hold, bridge, signal_mask=blocked)
-        _forward_to(pid)
+        forwarded = _forward_to(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if bridge is not None:
             try:
@@ -155,6 +180,8 @@ def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, s
                 os.waitpid(pid, 0)
                 raise
         status = os.waitpid(pid, 0)[1]
+        if hold is not None and os.WIFSIGNALED(status):
+            hold.outlive()
     finally:
         # Nothing may interrupt the cleaning up: a second signal finds it done.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
@@ -165,8 +192,8 @@ def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, s
         if lifeline >= 0:
             os.write(lifeline, b".")
             os.close(lifeline)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+    if forwarded or os.WIFSIGNALED(status):
+        number = forwarded[0] if forwarded else os.WTERMSIG(status)
         signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), number)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -192,6 +219,7 @@ def spawn(
     Raises:
         SandboxUnavailable: It cannot be executed, e.g. the command line is too long for the kernel.
     """
+    _close_inherited()
     program, write = os.pipe()
     given = {SECCOMP_FD: program, **(bridge.descriptors if bridge is not None else {})}
     if hold is not None:
@@ -216,7 +244,8 @@ def spawn(
             environ,
             file_actions=actions,
             setsigmask=signal_mask,
-            setsigdef=_IGNORED_BY_PYTHON,
+            # A caller may ignore SIGCHLD, and bubblewrap would then wait for its child for ever.
+            setsigdef=(*_IGNORED_BY_PYTHON, signal.SIGCHLD),
             setsid=streams is not None,
         )
     except OSError as exc:
@@ -227,16 +256,43 @@ def spawn(
             os.close(descriptor)
 
 
-def _forward_to(pid: int) -> None:
+def _forward_to(pid: int) -> list[int]:
+    """Let the signals that end us end the sandbox first; the result is filled with those that did."""
+    ended_by: list[int] = []
+
     def forward(number: int, _frame: FrameType | None) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
+        ended_by.append(number)
+        end(pid, number)
 
     for number in _FORWARDED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, forward)
+    return ended_by
+
+
+def end(pid: int, number: int) -> None:
+    """End a bubblewrap in such a way that when it has ended, all in its sandbox has: by its init, which it waits for.
+
+    Killed itself it ends at once, and for a moment the command runs on, while its masks are taken away already.
+
+    Args:
+        number: The signal for a bubblewrap that has no init yet.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            inits = [int(child) for child in file.read().split()]
+        for init in inits:
+            os.kill(init, signal.SIGKILL)
+        if not inits:
+            os.kill(pid, number)
+    except FileNotFoundError:
+        # Without CONFIG_PROC_CHILDREN, or it is gone.
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    except ProcessLookupError:
+        pass
 
 
 def _bridge(plan: SandboxPlan) -> Bridge | None:
@@ -247,23 +303,22 @@ def _bridge(plan: SandboxPlan) -> Bridge | None:
     return Bridge(plan.bridge_ports)
 
 
-def _start_guardian(hold: Hold | None) -> int:
+def _start_guardian() -> int:
     """Fork a process that removes the placeholders if we are killed; returns the writing end of its lifeline."""
     from agent.sandbox.placeholders import guard
     from agent.sandbox.state import state_directory
 
     read, write = os.pipe()
+    launcher = os.getpid()
     if os.fork() == 0:
         try:
             os.setsid()
-            if hold is not None:
-                os.close(hold.descriptor)
             os.close(write)
             # Our streams are somebody's pipes: whoever waits for their end must not wait for the guardian.
             null = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
-            guard(read, state_directory())
+            guard(read, state_directory(), launcher)
         finally:
             os._exit(0)
     os.close(read)

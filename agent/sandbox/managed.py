@@ -22,7 +22,9 @@ PROXY_VARIABLES = (
     *("bundle_http_proxy", "bundle_https_proxy"),
     *("pip_proxy", "docker_http_proxy", "docker_https_proxy"),
 )
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost")
+# The user of the credentials that our own proxy makes up for a run.
+_OWN_USER = "countersign"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "socks5": 1080, "socks5h": 1080, "socks4": 1080}
 
 
@@ -48,22 +50,28 @@ def managed_ports(context: str | None, environ: Mapping[str, str]) -> tuple[int,
         raise PolicyError(f"{context!r} is not a JSON object")
     if parsed:
         raise PolicyError(f"the member {next(iter(parsed))!r} is not supported; the proxy variables name the proxies")
-    ports = {
-        port
-        for name, value in environ.items()
-        if name.lower() in PROXY_VARIABLES and (port := loopback_port(value)) is not None
-    }
+    proxies = {name: value for name, value in environ.items() if name.lower() in PROXY_VARIABLES}
+    for name, value in proxies.items():
+        if _user(value) == _OWN_USER and loopback_port(value) is not None:
+            raise SandboxUnavailable(
+                Backend.BUBBLEWRAP, f"{name} names an agent's attesting proxy, which no tool may reach; name another"
+            )
+    ports = {port for value in proxies.values() if (port := loopback_port(value)) is not None}
     if not ports:
         raise SandboxUnavailable(
             Backend.BUBBLEWRAP,
-            "managed proxy mode requires proxy environment variables that name a proxy on loopback, "
+            "managed proxy mode requires proxy environment variables that name a proxy on IPv4 loopback, "
             "e.g. HTTPS_PROXY=http://127.0.0.1:3128",
         )
     return tuple(sorted(ports))
 
 
+def _user(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[0]
+
+
 def loopback_port(url: str) -> int | None:
-    """The port of a proxy URL or `host:port` on loopback; None if it is elsewhere or no URL."""
+    """The port of a proxy URL or `host:port` on IPv4 loopback; None if it is elsewhere or no URL."""
     scheme, separator, rest = url.strip().partition("://")
     if not separator:
         scheme, rest = "http", url.strip()

@@ -2,10 +2,10 @@
 
 To keep `.git` from being created, something must be mounted on it, and so something must be there: an empty directory,
 made for the launch and removed after it. Launches on one workspace share it. Each launch keeps a record file that names
-what it needs and holds a lock on it (flock(2)), together with bubblewrap's init: the lock is free only when the whole
+what it needs, and holds a lock (flock(2)), together with bubblewrap's init: the lock is free only when the whole
 sandbox is gone, also after SIGKILL. The last one removes; whoever comes later sweeps up after the killed.
 
-This module imports nothing of ours, because it is also run by itself, as the guardian of an agent (`python FILE DIR`).
+This module imports nothing of ours, because it is also run by itself, as an agent's guardian (`python FILE DIR PID`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
+    type _Key = tuple[str, int, int]
+
 # A killed launch's processes die within microseconds of its lock's release; before that its masks must stay.
 _GRACE_S = 0.05
 _GUARD_S = 10.0
+# CLOCK_REALTIME_COARSE of linux/time.h, which file times are taken from; it is up to 10 ms behind the usual one.
+_FILE_CLOCK = 5
 
 
 class Stale(Exception):
@@ -35,7 +39,10 @@ class Placeholders:
 
     def __init__(self, directory: str) -> None:
         self._directory = f"{directory}/launches"
-        os.makedirs(self._directory, 0o700, exist_ok=True)
+        # Not the records themselves: what bubblewrap's init holds open, a tool opens by /proc/1/fd, and for writing.
+        self._locks = f"{directory}/alive"
+        for made in (self._directory, self._locks):
+            os.makedirs(made, 0o700, exist_ok=True)
 
     def hold(self, wanted: Sequence[tuple[str, bool]], masked: Iterable[str]) -> Hold:
         """Make what is missing and note what is needed, until the result is released.
@@ -54,78 +61,112 @@ class Placeholders:
             for path in concerned:
                 if path not in missing and not os.path.lexists(path):
                     raise Stale(path)
-            needed = {path: claim for path, claim in claimed.items() if path in concerned}
+            # One that somebody took away meanwhile is made anew, and its first holder's claim is void.
+            needed = {claim.path: claim for claim in claimed.values() if claim.path in concerned and claim.stands()}
             name = f"{self._directory}/{os.getpid()}-{time.monotonic_ns()}"
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            record = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = -1
             try:
+                descriptor = os.open(self.lock_of(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 # Written before they are made: if we are killed in between, the sweeper knows where to look.
                 made = {path: _Claim(path, directory) for path, directory in missing.items() if path not in needed}
-                _write(descriptor, [*needed.values(), *made.values()])
+                _write(record, [*needed.values(), *made.values()])
                 for path, claim in made.items():
                     claim.make()
                     needed[path] = claim
-                _write(descriptor, needed.values())
+                _write(record, needed.values())
             except BaseException as exc:
-                for path, claim in needed.items():
-                    if path not in claimed:
-                        claim.remove()
-                os.unlink(name)
-                os.close(descriptor)
+                _remove(claim for claim in needed.values() if claim.key not in claimed)
+                self._drop(name)
+                if descriptor >= 0:
+                    os.close(descriptor)
                 if isinstance(exc, FileExistsError):
                     raise Stale(str(exc)) from exc
                 raise
+            finally:
+                os.close(record)
             return Hold(self, name, descriptor, needed)
 
     def release(self, hold: Hold) -> None:
         """Drop a record and remove what no other launch needs. What has been filled by somebody stays."""
         with self._lock():
             claimed = self._sweep(mine=hold.name)
-            for path, claim in hold.claims.items():
-                if path not in claimed:
-                    claim.remove()
-            os.unlink(hold.name)
+            _remove(claim for claim in hold.claims.values() if claim.key not in claimed)
+            self._drop(hold.name)
 
     def sweep(self) -> None:
         """Remove what killed launches left."""
         with self._lock():
             self._sweep()
 
+    def end(self, launcher: int) -> None:
+        """Kill what still holds a lock of a dead launcher's, and wait for its end.
+
+        bubblewrap asks to die with its parent once it runs (PR_SET_PDEATHSIG), and its child only when it is told to go
+        on: whoever is orphaned before that would wait, or run the command, for ever.
+        """
+        import select
+        import signal
+
+        locks = {f"{self._locks}/{name}" for name in os.listdir(self._locks) if name.startswith(f"{launcher}-")}
+        for pid in _holders(locks) - {os.getpid(), launcher}:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                # Of a pid namespace's init the end is told when all others in it are dead.
+                select.select([descriptor], [], [], _GUARD_S)
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(descriptor)
+
+    def lock_of(self, name: str) -> str:
+        return f"{self._locks}/{name.rpartition('/')[2]}"
+
+    def _drop(self, name: str) -> None:
+        for path in (self.lock_of(name), name):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
     def _lock(self) -> _Locked:
         return _Locked(f"{self._directory}.lock")
 
-    def _sweep(self, mine: str | None = None) -> dict[str, _Claim]:
-        """What living launches claim, by path; records of the dead are dropped, and what only they claimed removed."""
-        living: dict[str, _Claim] = {}
-        dead: dict[str, _Claim] = {}
+    def _sweep(self, mine: str | None = None) -> dict[_Key, _Claim]:
+        """What living launches claim; records of the dead are dropped, and what only they claimed removed."""
+        living: dict[_Key, _Claim] = {}
+        dead: dict[_Key, _Claim] = {}
         for entry in os.listdir(self._directory):
             name = f"{self._directory}/{entry}"
             if name == mine:
                 continue
-            descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                alive = not _is_free(descriptor)
-                found = living if alive else dead
-                for claim in _read(descriptor):
-                    found[claim.path] = claim
-                if not alive:
-                    os.unlink(name)
-            finally:
-                os.close(descriptor)
-        leftovers = [claim for path, claim in dead.items() if path not in living]
+            alive = not _is_free(self.lock_of(name))
+            found = living if alive else dead
+            for claim in _read(name):
+                found[claim.key] = claim
+            if not alive:
+                self._drop(name)
+        needed = {claim.path for claim in living.values()}
+        leftovers = [
+            claim for key, claim in dead.items() if key not in living and (claim.inode or claim.path not in needed)
+        ]
         if leftovers:
             time.sleep(_GRACE_S)
-        for claim in leftovers:
-            claim.remove()
+        _remove(leftovers)
         return living
 
 
 class Hold:
-    """One launch's record. Its descriptor is to be given to the sandbox's init (`--sync-fd`).
+    """One launch's record and lock. The descriptor is to be given to the sandbox's init (`--sync-fd`).
 
     Attributes:
         name: The record file.
-        descriptor: Open on it, with the lock.
+        descriptor: Open on an empty file that is only there to be locked, with the lock.
         claims: What is needed, by path.
     """
 
@@ -134,6 +175,13 @@ class Hold:
         self.name = name
         self.descriptor = descriptor
         self.claims = claims
+
+    def outlive(self) -> None:
+        """Wait until the sandbox is gone, when bubblewrap was killed: its init dies after it, the rest after that."""
+        os.close(self.descriptor)
+        self.descriptor = os.open(self._owner.lock_of(self.name), os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        time.sleep(_GRACE_S)
 
     def release(self) -> None:
         """The sandbox is gone: remove what only it needed. A second call does nothing."""
@@ -154,7 +202,20 @@ class _Claim:
         self.directory = directory
         self.device = device
         self.inode = inode
-        self.since_ns = since_ns or time.time_ns()
+        self.since_ns = since_ns or time.clock_gettime_ns(_FILE_CLOCK)
+
+    @property
+    def key(self) -> _Key:
+        """Which one it is, also among several that stood at one path one after the other."""
+        return self.path, self.device, self.inode
+
+    def stands(self) -> bool:
+        """Whether it is still there."""
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
     def make(self) -> None:
         if self.directory:
@@ -186,14 +247,25 @@ class _Claim:
         return f"{self.device} {self.inode} {self.since_ns} {int(self.directory)} {quoted}\n"
 
 
+def _remove(claims: Iterable[_Claim]) -> None:
+    # The inner before the outer, which would not be empty.
+    for claim in sorted(claims, key=lambda claim: claim.path, reverse=True):
+        claim.remove()
+
+
 def _write(descriptor: int, claims: Iterable[_Claim]) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, "".join(claim.line() for claim in claims).encode(), 0)
+    text = "".join(claim.line() for claim in claims).encode()
+    written = 0
+    while written < len(text):
+        # On a full disk a part may be taken; the next attempt then says so.
+        written += os.pwrite(descriptor, text[written:], written)
+    os.ftruncate(descriptor, written)
 
 
-def _read(descriptor: int) -> Iterator[_Claim]:
-    size = os.fstat(descriptor).st_size
-    for line in os.pread(descriptor, size, 0).decode().splitlines():
+def _read(name: str) -> Iterator[_Claim]:
+    with open(name, encoding="ascii") as file:
+        lines = file.read().splitlines()
+    for line in lines:
         words = line.split(" ")
         if len(words) == 5:
             device, inode, since_ns, directory, path = words
@@ -202,11 +274,34 @@ def _read(descriptor: int) -> Iterator[_Claim]:
             )
 
 
-def _is_free(descriptor: int) -> bool:
+def _holders(locks: set[str]) -> set[int]:
+    """The processes that have one of these files open."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc") if locks else ()):
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") in locks:
+                    found.add(int(pid))
+            except OSError:
+                continue
+    return found
+
+
+def _is_free(lock: str) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    finally:
+        os.close(descriptor)
     return True
 
 
@@ -226,24 +321,25 @@ class _Locked:
         os.close(self._descriptor)
 
 
-def guard(lifeline: int, directory: str, wait: Callable[[float], None] = time.sleep) -> None:
+def guard(lifeline: int, directory: str, launcher: int, wait: Callable[[float], None] = time.sleep) -> None:
     """Wait until the other end of a pipe is closed; unless a byte came first (all was released), sweep up.
 
     Args:
         lifeline: The reading end. The writing end lives in the process that launches, and nowhere else.
+        launcher: The pid of that process, whose records are to be gone in the end.
     """
     if os.read(lifeline, 1):
         return
     records = Placeholders(directory)
     deadline = time.monotonic() + _GUARD_S
-    # The sandboxes die with their launcher, but not in the same instant.
+    # The sandboxes die with their launcher, but not in the same instant, and one that was just starting not at all.
     while time.monotonic() < deadline:
+        records.end(launcher)
         records.sweep()
-        if not os.listdir(f"{directory}/launches"):
+        if not any(name.startswith(f"{launcher}-") for name in os.listdir(f"{directory}/launches")):
             return
         wait(0.02)
 
 
 if __name__ == "__main__":
-    os.setsid()
-    guard(0, sys.argv[1])
+    guard(0, sys.argv[1], int(sys.argv[2]))

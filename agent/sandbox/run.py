@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 
 from agent.sandbox import stage
 from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
-from agent.sandbox.launch import prepare, spawn
+from agent.sandbox.launch import end, prepare, spawn
 from agent.sandbox.placeholders import Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
 from agent.sandbox.state import state_directory
@@ -27,6 +28,8 @@ TIMED_OUT = 124
 # How long an ended command's pipes are read on: something that it left behind may hold them open for ever.
 _DRAIN_S = 0.5
 _CHUNK = 65536
+# How long bubblewrap may take to end once its init was killed.
+_END_S = 5.0
 
 
 @frozen
@@ -93,6 +96,8 @@ class Runner:
 
     def __init__(self) -> None:
         self._guardian: subprocess.Popen[bytes] | None = None
+        # Plans are made in threads.
+        self._guarding = threading.Lock()
 
     async def run(
         self,
@@ -105,6 +110,9 @@ class Runner:
         on_output: Callable[[str, bytes], None] | None = None,
     ) -> Outcome:
         """Run one command to its end.
+
+        "Everything it started" is all of its sandbox under bubblewrap; elsewhere its process group, which a process
+        can leave by making a session of its own.
 
         Args:
             make_plan: Makes the plan; called again if the disk changed in between, and in another thread.
@@ -119,10 +127,8 @@ class Runner:
             PolicyError: It was not run.
             asyncio.CancelledError: Given up; everything it started is dead.
         """
-        plan, hold = await asyncio.to_thread(prepare, make_plan)
+        plan, hold = await _prepared(make_plan, self._guard)
         try:
-            if plan.placeholders:
-                self._guard()
             return await _run(
                 plan, hold, {**environ, **dict(plan.environment)}, timeout_s, max_output_bytes, stdin, on_output
             )
@@ -132,11 +138,13 @@ class Runner:
 
     def _guard(self) -> None:
         """A process that outlives us, should we be killed, and then removes our placeholders."""
-        if self._guardian is None or self._guardian.poll() is not None:
+        with self._guarding:
+            if self._guardian is not None and self._guardian.poll() is None:
+                return
             from agent.sandbox import placeholders
 
             self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-                [sys.executable, "-I", "-S", placeholders.__file__, state_directory()],
+                [sys.executable, "-I", "-S", placeholders.__file__, state_directory(), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -153,6 +161,22 @@ class Runner:
             except BrokenPipeError:
                 pass
             guardian.wait(timeout=5)
+
+
+async def _prepared(
+    make_plan: Callable[[], SandboxPlan], guarded: Callable[[], None]
+) -> tuple[SandboxPlan, Hold | None]:
+    """`prepare`, in another thread. It cannot be stopped: who is cancelled waits for it and releases what it holds."""
+    preparing = asyncio.ensure_future(asyncio.to_thread(prepare, make_plan, guarded))
+    try:
+        return await asyncio.shield(preparing)
+    except asyncio.CancelledError:
+        await asyncio.wait([preparing])
+        if preparing.exception() is None:
+            _, hold = preparing.result()
+            if hold is not None:
+                hold.release()
+        raise
 
 
 async def _run(
@@ -179,9 +203,9 @@ async def _run(
                 status = await _ended(loop, pid)
         except TimeoutError:
             timed_out = True
-            status = await _kill(loop, pid)
+            status = await _kill(loop, pid, plan.backend)
         except BaseException:
-            await asyncio.shield(_kill(loop, pid))
+            await asyncio.shield(_kill(loop, pid, plan.backend))
             raise
         await pipes.drained(_DRAIN_S)
     code = os.waitstatus_to_exitcode(status)
@@ -218,9 +242,10 @@ def _start(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], str
     pass_fds: tuple[int, ...] = ()
     told = -1
     if plan.backend in (Backend.SECCOMP, Backend.LANDLOCK):
-        told, write = os.pipe()
-        os.write(write, stage.describe(plan))
-        os.close(write)
+        # A file and not a pipe, which takes no more than 64 KiB before it has a reader.
+        told = os.memfd_create("plan")
+        os.write(told, stage.describe(plan, environ))
+        os.lseek(told, 0, os.SEEK_SET)
         argv, pass_fds = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,)
     try:
         process = subprocess.Popen(  # noqa: S603 - what the model wants run, confined by the plan
@@ -258,7 +283,14 @@ async def _ended(loop: asyncio.AbstractEventLoop, pid: int) -> int:
     return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
 
 
-async def _kill(loop: asyncio.AbstractEventLoop, pid: int) -> int:
+async def _kill(loop: asyncio.AbstractEventLoop, pid: int, backend: Backend) -> int:
+    if backend is Backend.BUBBLEWRAP:
+        end(pid, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(_END_S):
+                return await _ended(loop, pid)
+        except TimeoutError:
+            pass
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -11,11 +11,17 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.sandbox.plan import SandboxPlan
 
 
-def describe(plan: SandboxPlan) -> bytes:
-    """A plan of the backends seccomp or landlock, for the descriptor."""
+def describe(plan: SandboxPlan, environ: Mapping[str, str]) -> bytes:
+    """A plan of the backends seccomp or landlock, for the descriptor.
+
+    Args:
+        environ: The command's. Not that of the stage: Python puts LC_CTYPE into its own where there is none (PEP 538).
+    """
     import json
 
     rules = plan.landlock
@@ -24,6 +30,7 @@ def describe(plan: SandboxPlan) -> bytes:
             "backend": plan.backend.value,
             "argv": plan.argv,
             "cwd": plan.cwd,
+            "environ": dict(environ),
             "seccomp": plan.seccomp.hex() if plan.seccomp is not None else None,
             "landlock": None if rules is None else {"writable": rules.writable, "restrict_tcp": rules.restrict_tcp},
         }
@@ -52,7 +59,7 @@ def main(descriptor: int) -> None:
     except SandboxUnavailable as exc:
         sys.stderr.write(f"the sandbox is not available: {exc.reason}\n")
         os._exit(EXEC_FAILED)
-    execute(plan.argv, os.environ)
+    execute(plan.argv, told["environ"])
 
 
 if __name__ == "__main__":

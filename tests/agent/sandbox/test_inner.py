@@ -89,7 +89,7 @@ def test_a_denied_call_fails_with_eperm_in_the_kernel_and_only_there(name):
 
 
 @pytest.mark.parametrize("number", [425, 426, 427])
-@pytest.mark.parametrize("mode", NetworkFilter)
+@pytest.mark.parametrize("mode", list(NetworkFilter))
 def test_io_uring_is_denied_in_each_mode(mode, number):
     def attempt():
         return system_call(number, 2**64 - 1, 0, 0, 0, 0, 0)
@@ -165,7 +165,7 @@ def test_what_the_process_executes_is_under_the_filter_too():
 
 
 @x86_64_only
-@pytest.mark.parametrize("mode", NetworkFilter)
+@pytest.mark.parametrize("mode", list(NetworkFilter))
 def test_a_call_by_the_32_bit_table_kills_the_process(mode):
     def attempt():
         code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -180,7 +180,7 @@ def test_a_call_by_the_32_bit_table_kills_the_process(mode):
 
 
 @x86_64_only
-@pytest.mark.parametrize("mode", NetworkFilter)
+@pytest.mark.parametrize("mode", list(NetworkFilter))
 @pytest.mark.parametrize("number", [39, 42, 521])  # getpid, connect, and x32's own ptrace
 def test_a_call_by_the_x32_table_is_denied(mode, number):
     def attempt():

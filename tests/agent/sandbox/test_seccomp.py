@@ -55,7 +55,7 @@ AUDIT = {"x86_64": bpf.AUDIT_X86_64, "aarch64": bpf.AUDIT_AARCH64}
 SOCKET_CALLS = ("socket", "socketpair")
 X32 = 0x40000000
 
-each_mode = pytest.mark.parametrize("mode", NetworkFilter)
+each_mode = pytest.mark.parametrize("mode", list(NetworkFilter))
 each_machine = pytest.mark.parametrize("machine", AUDIT)
 
 

@@ -1,0 +1,72 @@
+"""This machine, as the data of a plan."""
+
+import os
+import sys
+
+import pytest
+
+from agent.sandbox.host import look, places
+from agent.sandbox.plan import Options
+from agent.sandbox.policy import DISABLED, Places, resolve
+from tests.agent.sandbox.policies import ENABLED, policy
+
+WITHOUT_PATH = {"PATH": "/nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "tmpdir"),
+    [({}, None), ({"TMPDIR": ""}, None), ({"TMPDIR": "/var/tmp/"}, "/var/tmp"), ({"TMPDIR": "/gone"}, "/gone")],
+)
+def test_tmpdir_counts_only_if_it_says_something(environ, tmpdir):
+    assert places("/w", environ) == Places("/w", ("/w",), tmpdir, True)
+
+
+def test_a_relative_tmpdir_belongs_to_where_this_process_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert places("/w", {"TMPDIR": "x"}).tmpdir == str(tmp_path / "x")
+
+
+def test_workspace_roots_take_the_place_of_the_policys_directory():
+    assert places("/w", {}, ("/a", "/b")).project_roots == ("/a", "/b")
+    assert places("/w", {}).project_roots == ("/w",)
+
+
+def test_this_machine_is_described_as_it_is():
+    host = look(policy("read /"), "/", Options(), os.environ)
+    assert (host.platform, host.machine, host.uid) == (sys.platform, os.uname().machine, os.geteuid())
+    assert host.bubblewrap is not None and os.path.isabs(host.bubblewrap.path)
+    assert any(path.startswith("/dev/shm/countersign-sandbox-") for path in host.private_paths)
+    assert not host.wsl1
+
+
+def test_a_bubblewrap_in_a_writable_root_or_in_the_command_s_directory_is_not_taken(tmp_path):
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (tmp_path / "link").symlink_to("bin")
+    (directory / "bwrap").symlink_to("/usr/bin/bwrap")
+    planted = directory / "planted" / "bwrap"
+    planted.parent.mkdir()
+    planted.write_text('#!/bin/sh\nexec /usr/bin/bwrap "$@"\n')
+    planted.chmod(0o755)
+    environ = {"PATH": str(planted.parent)}
+
+    def taken(cwd, *lines):
+        return look(policy("read /", *lines), str(cwd), Options(), environ).bubblewrap.path
+
+    assert taken("/") == str(planted)
+    assert taken(directory) != str(planted)
+    assert taken(tmp_path / "link") != str(planted)
+    assert taken("/", f"write {tmp_path}/link") != str(planted)
+
+
+def test_what_needs_no_bubblewrap_looks_for_none():
+    for asked, options in [
+        (resolve(DISABLED, places("/", {})), Options()),
+        (policy("write :root"), Options()),
+        (policy("write :root", network=ENABLED), Options()),
+        (policy("read /"), Options(legacy_landlock=True)),
+    ]:
+        host = look(asked, "/", options, WITHOUT_PATH)
+        assert host.bubblewrap is None and host.private_paths == ()
+    assert look(policy("read /"), "/", Options(legacy_landlock=True), WITHOUT_PATH).landlock_abi >= 1
+    assert look(policy("write :root"), "/", Options(managed_ports=(3128,)), WITHOUT_PATH).bubblewrap is not None
