@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 # name -> (module, what it does)
 COMMANDS = {
@@ -55,16 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _process(name: str, arguments: list[str]) -> int:
     persona = PERSONAS.get(name)
+    if persona is not None or arguments[:1] == ["sandbox"]:
+        # These make little garbage, and are over before collecting it would pay.
+        import gc
+
+        gc.disable()
     if persona is not None:
-        _end(import_module(persona).main(arguments))
+        _end(_module(persona).main(arguments))
     if arguments[:1] == [PATCH_FLAG]:
-        _end(import_module("agent.tools.apply_patch").run_as(arguments[1:]))
+        _end(_module("agent.tools.apply_patch").run_as(arguments[1:]))
     if arguments[:2] == ["debug", "landlock"]:
         arguments[:2] = ["sandbox"]
-    code = _command(arguments)
     if arguments[:1] and arguments[0] in BARE:
-        _end(code)
-    return code
+        _end(_command(arguments))
+    return _command(arguments)
+
+
+def _module(name: str) -> Any:
+    """As importlib.import_module, which is one more module."""
+    __import__(name)
+    return sys.modules[name]
 
 
 def _hold_standard_descriptors() -> None:
@@ -128,7 +137,7 @@ def _command(arguments: list[str]) -> int:
 
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         return _usage(f"unknown command {command!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    module = import_module(COMMANDS[command][0])
+    module = _module(COMMANDS[command][0])
     code: int = module.main(arguments, overrides)
     return code
 

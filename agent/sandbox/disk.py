@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
@@ -54,9 +53,13 @@ class RealDisk:
     def _look(self, path: str) -> Kind | None:
         try:
             return _kind_of(os.lstat(path).st_mode)
-        except OSError as exc:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             # A directory that we may not search hides its names from the tool too: it has our user id.
-            if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP):
+            return None
+        except OSError as exc:
+            import errno
+
+            if exc.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 return None
             raise
 

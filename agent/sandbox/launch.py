@@ -5,7 +5,6 @@ For the commands; the agent, which has an event loop and many commands at once, 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -249,6 +248,8 @@ def spawn(
             setsid=streams is not None,
         )
     except OSError as exc:
+        import errno
+
         advice = "; deny or grant whole directories instead of single files" if exc.errno == errno.E2BIG else ""
         raise SandboxUnavailable(plan.backend, f"{plan.argv[0]!r} cannot be started: {exc.strerror}{advice}") from exc
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from agent.sandbox.bubblewrap import bubblewrap_plan
-from agent.sandbox.ground import Ground
-from agent.sandbox.legacy import beyond_legacy
 from agent.sandbox.plan import (
     Backend,
     Command,
@@ -62,6 +60,9 @@ def linux_plan(
 def _landlock(
     policy: Policy, command: Command, host: Host, options: Options, environment: tuple[tuple[str, str], ...]
 ) -> SandboxPlan:
+    from agent.sandbox.ground import Ground
+    from agent.sandbox.legacy import beyond_legacy
+
     if options.managed_ports is not None:
         raise SandboxUnavailable(
             Backend.LANDLOCK, "the managed network needs a network namespace, and Landlock has none; use bubblewrap"

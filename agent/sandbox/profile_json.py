@@ -5,7 +5,6 @@ Pure: works on what `json` parsed. Unknown members are errors, since one that we
 
 from __future__ import annotations
 
-from agent.sandbox.legacy import LegacyPolicy, Mode
 from agent.sandbox.paths import normal
 from agent.sandbox.policy import (
     DISABLED,
@@ -25,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from agent.sandbox.legacy import LegacyPolicy
     from agent.sandbox.policy import Target
 
 _ACCESS = {"read": Access.READ, "write": Access.WRITE, "deny": Access.DENY, "none": Access.DENY}
@@ -77,6 +77,8 @@ def parse_legacy(value: Any) -> LegacyPolicy:
     Raises:
         PolicyError: Names the member, its value and what it may be.
     """
+    from agent.sandbox.legacy import LegacyPolicy, Mode
+
     given = _object(value, "the sandbox policy")
     match given.get("type"):
         case "danger-full-access":

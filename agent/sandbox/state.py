@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
@@ -32,6 +31,8 @@ def state_directory(make: bool = True) -> str:
         raise StateUnusable(exc.errno, f"cannot make {path!r} for the sandbox's records: {exc.strerror}") from exc
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        import errno
+
         raise StateUnusable(
             errno.EPERM,
             f"{path!r} is to hold the sandbox's records, and is not a directory that only we may enter; remove it",

@@ -1,4 +1,5 @@
-"""`python -m tests.bench`: the app-server beside the original's, same upstream, same desktop, one proxy each.
+"""`python -m tests.bench`: the app-server beside the original's, same upstream, same desktop, one proxy each; then the
+sandbox (`tests.bench.sandbox`).
 
 Ours goes through its embedded proxy; the original goes through `countersign proxy --stamp never` and attests by
 itself. The runs alternate, after one of each that is not counted; the ratio is the median of the paired ratios.
@@ -22,6 +23,7 @@ import uvloop
 
 from agent.standins.desktop import Script, connect, spawn
 from proxy.standins.chatgpt import auth_json
+from tests.bench.sandbox import bench_sandbox
 
 COUNTERSIGN = [sys.executable, "-m", "agent"]
 INSTALLED = str(Path(sys.executable).parent / "countersign")
@@ -156,7 +158,8 @@ async def bench(rounds: int) -> int:
                 for _ in range(rounds):
                     ours.append(await measure(ours_command, ours_env, ours_home))
                     theirs.append(await measure(theirs_command, theirs_env, theirs_home))
-    report(ours, theirs)
+        report(ours, theirs)
+        await bench_sandbox(4 * rounds, directory, codex_exe())
     return 0
 
 

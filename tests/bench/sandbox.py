@@ -3,7 +3,6 @@
 Everything is run in turn, in one process, and each ratio is the median of the paired ratios.
 """
 
-import asyncio
 import os
 import shutil
 import statistics
@@ -12,13 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvloop
+
 from agent.sandbox.discovery import bundled
 from agent.sandbox.host import look, places
 from agent.sandbox.legacy import READ_ONLY, LegacyPolicy, Mode, to_profile
 from agent.sandbox.plan import Command, Options, SandboxPlan, plan
-from agent.sandbox.policy import Profile, resolve
+from agent.sandbox.policy import PROTECTED_NAMES, Profile, resolve
 from agent.sandbox.profile_json import profile_json
-from agent.sandbox.run import Runner
+from agent.sandbox.run import Runner, is_quick
 
 COUNTERSIGN = str(Path(sys.executable).parent / "countersign")
 WORKSPACE = to_profile(LegacyPolicy(Mode.WORKSPACE_WRITE, exclude_slash_tmp=True, exclude_tmpdir_env_var=True))
@@ -58,14 +59,20 @@ async def bench_sandbox(rounds: int, directory: Path, codex: str) -> None:
 
         return run
 
-    def confined(profile: Profile) -> Timed:
+    def planned(profile: Profile) -> tuple[Callable[[], SandboxPlan], bool]:
+        policy = resolve(profile, places(str(workspace), environ))
+
         def make_plan() -> SandboxPlan:
-            policy = resolve(profile, places(str(workspace), environ))
             host = look(policy, str(workspace), Options(), environ)
             return plan(policy, Command(("true",), str(workspace)), host)
 
+        return make_plan, is_quick(policy)
+
+    def confined(profile: Profile) -> Timed:
+        make_plan, quick = planned(profile)
+
         async def run() -> None:
-            outcome = await runner.run(make_plan, environ, timeout_s=10, max_output_bytes=1000)
+            outcome = await runner.run(make_plan, environ, timeout_s=10, max_output_bytes=1000, plans_quickly=quick)
             if outcome.exit_code != 0:
                 raise SystemExit(f"failed: {outcome}")
 
@@ -81,6 +88,12 @@ async def bench_sandbox(rounds: int, directory: Path, codex: str) -> None:
         "read-only": process(*view, *_NAMESPACES, "--", "true"),
         "workspace-write": process(*view, "--bind", str(workspace), str(workspace), *_NAMESPACES, "--", "true"),
     }
+    # What keeps the four protected names from being made, by hand: they must be there before, and stay.
+    guarded = directory / "guarded"
+    masks = [word for name in PROTECTED_NAMES for word in ("--ro-bind", str(guarded / name), str(guarded / name))]
+    for name in PROTECTED_NAMES:
+        (guarded / name).mkdir(parents=True)
+    masked = process(*view, "--bind", str(guarded), str(guarded), *masks, *_NAMESPACES, "--", "true")
     os.chdir(workspace)
     print()
     print(f"a confined `true`, {rounds} runs each in turn; median ms; ratio: median of the paired ratios to the last")
@@ -88,7 +101,12 @@ async def bench_sandbox(rounds: int, directory: Path, codex: str) -> None:
         await _compare(
             f"from a running agent, {name}",
             rounds,
-            {"countersign": confined(profile), "codex helper": helper("theirs", profile), "bare bwrap": bare[name]},
+            {
+                "countersign": confined(profile),
+                "codex helper": helper("theirs", profile),
+                **({"bwrap with its masks": masked} if profile is WORKSPACE else {}),
+                "bare bwrap": bare[name],
+            },
         )
         await _compare(
             f"the helper as a process, {name}",
@@ -129,7 +147,7 @@ def main() -> None:
 
     base = "/var/tmp" if os.path.isdir("/var/tmp") else None
     with tempfile.TemporaryDirectory(prefix="countersign-bench-", dir=base) as name:
-        asyncio.run(bench_sandbox(40, Path(name), codex_exe()))
+        uvloop.run(bench_sandbox(40, Path(name), codex_exe()))
 
 
 if __name__ == "__main__":
