@@ -10,18 +10,15 @@ import asyncio
 import contextlib
 import fcntl
 import functools
-import json
 import os
-import select
 import socket
 import struct
 import threading
 
-from agent.sandbox.plan import BLOCK_FD, INFO_FD, Backend, SandboxUnavailable
+from agent.sandbox.plan import BLOCK_FD, Backend, SandboxUnavailable
 
 # ioctl(2) on a namespace: the user namespace that owns it (linux/nsfs.h)
 _NS_GET_USERNS = 0xB701
-_INFO_TIMEOUT_S = 5.0
 _CHUNK = 65536
 
 
@@ -34,7 +31,6 @@ class Bridge:
 
     def __init__(self, ports: tuple[int, ...]) -> None:
         self._ports = ports
-        self._info, self._info_end = os.pipe()
         self._block_end, self._block = os.pipe()
         self._listeners: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -43,19 +39,23 @@ class Bridge:
     @property
     def descriptors(self) -> dict[int, int]:
         """What bubblewrap is given: its number for each descriptor of ours."""
-        return {INFO_FD: self._info_end, BLOCK_FD: self._block_end}
+        return {BLOCK_FD: self._block_end}
 
-    def open(self) -> None:
-        """Once bubblewrap is started: wait for its namespaces, open the listeners, and let the command go.
+    def open(self, pid: int | None) -> None:
+        """Once bubblewrap has its namespaces: open the listeners, and let the command go.
+
+        Args:
+            pid: A process in them; None if bubblewrap ended before it had them.
 
         Raises:
             SandboxUnavailable: The namespaces cannot be entered. The command has not run; closing the bridge lets
                 bubblewrap end without it, as long as it is killed first.
         """
-        os.close(self._info_end)
         os.close(self._block_end)
         try:
-            self._listeners = _listeners_inside(self._child(), self._ports)
+            if pid is None:
+                raise OSError("bubblewrap ended before its namespaces were made")
+            self._listeners = _listeners_inside(pid, self._ports)
         except OSError as exc:
             raise SandboxUnavailable(
                 Backend.BUBBLEWRAP, f"the managed network cannot be connected: {exc.strerror or exc}"
@@ -68,23 +68,12 @@ class Bridge:
 
     def close(self) -> None:
         """Stop relaying. The sandbox must be gone."""
-        for descriptor in (self._info, self._block):
-            os.close(descriptor)
+        os.close(self._block)
         if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=1)
         for listener in self._listeners:
             listener.close()
-
-    def _child(self) -> int:
-        text = b""
-        while not text.rstrip().endswith(b"}"):
-            ready, _, _ = select.select([self._info], [], [], _INFO_TIMEOUT_S)
-            piece = os.read(self._info, 4096) if ready else b""
-            if not piece:
-                raise OSError("bubblewrap ended before its namespaces were made")
-            text += piece
-        return int(json.loads(text)["child-pid"])
 
     def _serve(self, started: threading.Event) -> None:
         loop = self._loop = asyncio.new_event_loop()

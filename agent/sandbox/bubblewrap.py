@@ -70,8 +70,8 @@ def bubblewrap_plan(
     words += ["--cap-drop", "ALL", "--seccomp", str(SECCOMP_FD)]
     # What is masked must not be taken away while the sandbox lives: bubblewrap's init holds this open until it dies.
     words += ["--sync-fd", str(SYNC_FD)] if masked else []
-    if options.managed_ports is not None:
-        words += ["--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)]
+    words += ["--info-fd", str(INFO_FD)] if masked or options.managed_ports is not None else []
+    words += ["--block-fd", str(BLOCK_FD)] if options.managed_ports is not None else []
     words += ["--", *command.argv]
     if len(words) - len(command.argv) > _MAX_WORDS:
         raise SandboxUnavailable(

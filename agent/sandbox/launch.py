@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from agent.sandbox.bridge import Bridge
+    from agent.sandbox.init import Init
     from agent.sandbox.placeholders import Hold
 else:
     # The same functions and numbers; `signal` would import `enum` to give the numbers names (5 ms).
@@ -167,25 +168,31 @@ def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, lifeline: int, environ:
     # Where our caller ignores it, the kernel would keep no exit code for us.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bridge = _bridge(plan)
+    init = init_of(plan)
     try:
-        pid = spawn(plan, environ, hold, bridge, signal_mask=blocked)
+        given = {**(bridge.descriptors if bridge is not None else {}), **(init.descriptors if init is not None else {})}
+        pid = spawn(plan, environ, hold, given, signal_mask=blocked)
         forwarded = _forward_to(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if bridge is not None:
+        if init is not None:
+            init.learn()
+        if bridge is not None and init is not None:
             try:
-                bridge.open()
+                bridge.open(init.pid)
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
         status = os.waitpid(pid, 0)[1]
-        if hold is not None and os.WIFSIGNALED(status):
-            hold.outlive()
+        if init is not None:
+            init.wait()
     finally:
         # Nothing may interrupt the cleaning up: a second signal finds it done.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         if bridge is not None:
             bridge.close()
+        if init is not None:
+            init.close()
         if hold is not None:
             hold.release()
         if lifeline >= 0:
@@ -204,7 +211,7 @@ def spawn(
     plan: SandboxPlan,
     environ: Mapping[str, str],
     hold: Hold | None,
-    bridge: Bridge | None = None,
+    given: Mapping[int, int],
     *,
     signal_mask: Iterable[int] = (),
     streams: tuple[int, int, int] | None = None,
@@ -212,6 +219,7 @@ def spawn(
     """Start bubblewrap and return its pid. Of our descriptors it gets the streams and those that its argv names.
 
     Args:
+        given: Descriptors that argv names beside those of the program and the hold: its number for each of ours.
         signal_mask: The signals that it starts with blocked.
         streams: Descriptors for stdin, stdout and stderr, and a session of its own; None keeps ours.
 
@@ -220,7 +228,7 @@ def spawn(
     """
     _close_inherited()
     program, write = os.pipe()
-    given = {SECCOMP_FD: program, **(bridge.descriptors if bridge is not None else {})}
+    given = {SECCOMP_FD: program, **given}
     if hold is not None:
         given[SYNC_FD] = hold.descriptor
     moved: list[int] = []
@@ -294,6 +302,15 @@ def end(pid: int, number: int) -> None:
             pass
     except ProcessLookupError:
         pass
+
+
+def init_of(plan: SandboxPlan) -> Init | None:
+    """What follows the sandbox's init, where somebody has to know of its end or its namespaces."""
+    if not plan.masked and not plan.bridge_ports:
+        return None
+    from agent.sandbox.init import Init
+
+    return Init()
 
 
 def _bridge(plan: SandboxPlan) -> Bridge | None:

@@ -176,13 +176,6 @@ class Hold:
         self.descriptor = descriptor
         self.claims = claims
 
-    def outlive(self) -> None:
-        """Wait until the sandbox is gone, when bubblewrap was killed: its init dies after it, the rest after that."""
-        os.close(self.descriptor)
-        self.descriptor = os.open(self._owner.lock_of(self.name), os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        time.sleep(_GRACE_S)
-
     def release(self) -> None:
         """The sandbox is gone: remove what only it needed. A second call does nothing."""
         if self.descriptor < 0:

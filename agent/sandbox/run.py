@@ -18,17 +18,18 @@ from collections.abc import Callable, Mapping
 from agent.sandbox import stage
 from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
-from agent.sandbox.launch import end, prepare, spawn
+from agent.sandbox.init import Init
+from agent.sandbox.launch import end, init_of, prepare, spawn
 from agent.sandbox.placeholders import Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
 from agent.sandbox.policy import Policy
 from agent.sandbox.state import state_directory
+from agent.sandbox.streams import Output, Pipes
 
 # As the original reports a command whose time was up (coreutils' timeout does, too).
 TIMED_OUT = 124
 # How long an ended command's pipes are read on: something that it left behind may hold them open for ever.
 _DRAIN_S = 0.5
-_CHUNK = 65536
 # How long bubblewrap may take to end once its init was killed.
 _END_S = 5.0
 
@@ -53,43 +54,6 @@ class Outcome:
     timed_out: bool
     duration_s: float
     likely_denied: bool
-
-
-class Output:
-    """Bytes of a stream up to a limit: the first half of it and, of what follows, the last half.
-
-    Args:
-        limit: Bytes kept at most.
-        passed_on: Called with each piece as it comes, also with what is dropped here.
-    """
-
-    def __init__(self, limit: int, passed_on: Callable[[bytes], None] | None = None) -> None:
-        self._first = limit // 2
-        self._last = limit - self._first
-        self._passed_on = passed_on
-        self._head = bytearray()
-        self._tail = bytearray()
-        self.dropped = 0
-
-    def write(self, piece: bytes) -> None:
-        if self._passed_on is not None:
-            self._passed_on(piece)
-        room = self._first - len(self._head)
-        self._head += piece[:room]
-        self._tail += piece[room:] if room < len(piece) else b""
-        # Cut only now and then: moving the bytes for each piece would cost more than holding a few too many.
-        if len(self._tail) > 2 * self._last + _CHUNK:
-            self._cut()
-
-    def _cut(self) -> None:
-        surplus = len(self._tail) - self._last
-        if surplus > 0:
-            del self._tail[:surplus]
-            self.dropped += surplus
-
-    def kept(self) -> bytes:
-        self._cut()
-        return bytes(self._head + self._tail)
 
 
 def is_quick(policy: Policy) -> bool:
@@ -205,9 +169,11 @@ async def _run(
     loop = asyncio.get_running_loop()
     outputs = [Output(max_output_bytes, heard("stdout")), Output(max_output_bytes, heard("stderr"))]
     started = time.monotonic()
-    with _Pipes(loop, outputs, stdin) as pipes:
-        pid = _start(plan, hold, environ, pipes.theirs)
+    init = init_of(plan) if plan.backend is Backend.BUBBLEWRAP else None
+    with Pipes(loop, outputs, stdin) as pipes, _Followed(loop, init) as followed:
+        pid = _start(plan, hold, environ, pipes.theirs, init)
         pipes.close_theirs()
+        followed.follow()
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -217,7 +183,9 @@ async def _run(
             status = await _kill(loop, pid, plan.backend)
         except BaseException:
             await asyncio.shield(_kill(loop, pid, plan.backend))
+            await asyncio.shield(followed.ended())
             raise
+        await followed.ended()
         await pipes.drained(_DRAIN_S)
     code = os.waitstatus_to_exitcode(status)
     code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
@@ -236,7 +204,13 @@ async def _run(
     )
 
 
-def _start(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], streams: tuple[int, int, int]) -> int:
+def _start(
+    plan: SandboxPlan,
+    hold: Hold | None,
+    environ: Mapping[str, str],
+    streams: tuple[int, int, int],
+    init: Init | None,
+) -> int:
     """Start the process of a plan in a session of its own; returns its pid.
 
     Raises:
@@ -248,7 +222,7 @@ def _start(plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], str
                 plan.backend, "the managed network is built for one command at a time; start the sandbox helper for it"
             )
         # From this thread, which lives as long as the agent: bubblewrap dies with the thread that started it.
-        return spawn(plan, environ, hold, streams=streams)
+        return spawn(plan, environ, hold, init.descriptors if init is not None else {}, streams=streams)
     argv = plan.argv
     pass_fds: tuple[int, ...] = ()
     told = -1
@@ -309,86 +283,43 @@ async def _kill(loop: asyncio.AbstractEventLoop, pid: int, backend: Backend) -> 
     return await _ended(loop, pid)
 
 
-class _Pipes:
-    """The three streams of one process."""
+class _Followed:
+    """The init of a sandbox, where its end has to be known; else nothing."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[Output], stdin: bytes | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, init: Init | None) -> None:
         self._loop = loop
-        self._outputs = outputs
-        self._stdin = memoryview(stdin or b"")
-        self._wants_input = stdin is not None
-        self._open: dict[int, Output] = {}
-        self._writing = -1
-        self._all_read = asyncio.Event()
+        self._init = init
 
-    def __enter__(self) -> _Pipes:
-        given = []
-        if self._wants_input:
-            read, self._writing = os.pipe()
-            os.set_blocking(self._writing, False)
-            self._loop.add_writer(self._writing, self._write)
-            given.append(read)
-        else:
-            given.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        for output in self._outputs:
-            read, write = os.pipe()
-            os.set_blocking(read, False)
-            self._open[read] = output
-            self._loop.add_reader(read, self._read, read)
-            given.append(write)
-        self._theirs = given
-        self.theirs = (given[0], given[1], given[2])
+    def __enter__(self) -> _Followed:
         return self
 
-    def close_theirs(self) -> None:
-        """The process has them now; we would otherwise never see their end."""
-        for descriptor in self._theirs:
-            os.close(descriptor)
-        self._theirs = []
-
     def __exit__(self, *_exc: object) -> None:
-        self.close_theirs()
-        for descriptor in list(self._open):
-            self._close(descriptor)
-        self._close_input()
+        if self._init is not None:
+            self._loop.remove_reader(self._init.told())
+            self._init.close()
 
-    async def drained(self, timeout_s: float) -> None:
-        """Wait until all has been read, or for a while."""
+    def follow(self) -> None:
+        """bubblewrap is started: take the init's pid while it surely is the init's."""
+        if self._init is not None:
+            self._init.started()
+            self._loop.add_reader(self._init.told(), self._learn)
+
+    def _learn(self) -> None:
+        if self._init is not None:
+            self._loop.remove_reader(self._init.told())
+            self._init.learn()
+
+    async def ended(self) -> None:
+        """bubblewrap has ended: wait until its sandbox has."""
+        self._learn()
+        if self._init is None or self._init.end() < 0:
+            return
+        ended = asyncio.Event()
+        self._loop.add_reader(self._init.end(), ended.set)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._all_read.wait()
+            async with asyncio.timeout(_END_S):
+                await ended.wait()
         except TimeoutError:
             pass
-
-    def _read(self, descriptor: int) -> None:
-        try:
-            piece = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
-            return
-        if piece:
-            self._open[descriptor].write(piece)
-        else:
-            self._close(descriptor)
-
-    def _close(self, descriptor: int) -> None:
-        self._loop.remove_reader(descriptor)
-        os.close(descriptor)
-        del self._open[descriptor]
-        if not self._open:
-            self._all_read.set()
-
-    def _write(self) -> None:
-        try:
-            self._stdin = self._stdin[os.write(self._writing, self._stdin[:_CHUNK]) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self._stdin = self._stdin[:0]
-        if not self._stdin:
-            self._close_input()
-
-    def _close_input(self) -> None:
-        if self._writing >= 0:
-            self._loop.remove_writer(self._writing)
-            os.close(self._writing)
-            self._writing = -1
+        finally:
+            self._loop.remove_reader(self._init.end())

@@ -205,7 +205,7 @@ def test_what_starts_bubblewrap_gives_it_the_streams_and_what_its_words_name():
     os.set_inheritable(left_open, True)
     read, write = os.pipe()
     try:
-        pid = spawn(plan, {"PATH": "/usr/bin:/bin"}, None, streams=(null, write, write))
+        pid = spawn(plan, {"PATH": "/usr/bin:/bin"}, None, {}, streams=(null, write, write))
     finally:
         for descriptor in (left_open, null, write):
             os.close(descriptor)
@@ -313,5 +313,5 @@ def test_a_command_line_that_is_too_long_for_the_kernel_is_refused_with_advice()
     plan = SandboxPlan(Backend.BUBBLEWRAP, ("/usr/bin/bwrap", "--", "echo", "x" * 200_000), "/")
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SandboxUnavailable, match="Argument list too long; deny or grant whole directories"):
-        spawn(plan, {}, None)
+        spawn(plan, {}, None, {})
     assert len(os.listdir("/proc/self/fd")) == before

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -212,19 +211,6 @@ def test_a_child_that_inherited_the_record_keeps_it_alive(records, root, tmp_pat
         while os.listdir(root) and time.monotonic() < deadline:
             records.sweep()
     assert os.listdir(root) == []
-
-
-def test_a_hold_can_wait_for_those_who_share_its_lock(records, root):
-    hold = records.hold(wanting(root / ".git"), [])
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[hold.descriptor]) as sharer:
-        waiting = threading.Thread(target=hold.outlive)
-        waiting.start()
-        waiting.join(0.1)
-        assert waiting.is_alive()
-        sharer.stdin.close()
-        waiting.join(10)
-    assert not waiting.is_alive()
-    hold.release()
 
 
 def test_a_holder_killed_between_noting_and_making_leaves_nothing(records, root, tmp_path):

@@ -15,8 +15,9 @@ import pytest
 from agent.sandbox.host import look, places
 from agent.sandbox.plan import Backend, Command, Options, SandboxPlan, SandboxUnavailable, plan
 from agent.sandbox.policy import resolve
-from agent.sandbox.run import TIMED_OUT, Output, Runner
+from agent.sandbox.run import TIMED_OUT, Runner
 from agent.sandbox.state import state_directory
+from agent.sandbox.streams import Output
 from tests.agent.sandbox.policies import ENABLED, open_descriptors, profile
 from tests.loops import on_each_loop
 

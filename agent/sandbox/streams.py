@@ -1,0 +1,131 @@
+"""The standard streams of a command that the agent runs: fed, read as they come, and kept up to a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+_CHUNK = 65536
+
+
+class Output:
+    """Bytes of a stream up to a limit: the first half of it and, of what follows, the last half.
+
+    Args:
+        limit: Bytes kept at most.
+        passed_on: Called with each piece as it comes, also with what is dropped here.
+    """
+
+    def __init__(self, limit: int, passed_on: Callable[[bytes], None] | None = None) -> None:
+        self._first = limit // 2
+        self._last = limit - self._first
+        self._passed_on = passed_on
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.dropped = 0
+
+    def write(self, piece: bytes) -> None:
+        if self._passed_on is not None:
+            self._passed_on(piece)
+        room = self._first - len(self._head)
+        self._head += piece[:room]
+        self._tail += piece[room:] if room < len(piece) else b""
+        # Cut only now and then: moving the bytes for each piece would cost more than holding a few too many.
+        if len(self._tail) > 2 * self._last + _CHUNK:
+            self._cut()
+
+    def _cut(self) -> None:
+        surplus = len(self._tail) - self._last
+        if surplus > 0:
+            del self._tail[:surplus]
+            self.dropped += surplus
+
+    def kept(self) -> bytes:
+        self._cut()
+        return bytes(self._head + self._tail)
+
+
+class Pipes:
+    """The three streams of one process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[Output], stdin: bytes | None) -> None:
+        self._loop = loop
+        self._outputs = outputs
+        self._stdin = memoryview(stdin or b"")
+        self._wants_input = stdin is not None
+        self._open: dict[int, Output] = {}
+        self._writing = -1
+        self._all_read = asyncio.Event()
+
+    def __enter__(self) -> Pipes:
+        given = []
+        if self._wants_input:
+            read, self._writing = os.pipe()
+            os.set_blocking(self._writing, False)
+            self._loop.add_writer(self._writing, self._write)
+            given.append(read)
+        else:
+            given.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for output in self._outputs:
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            self._open[read] = output
+            self._loop.add_reader(read, self._read, read)
+            given.append(write)
+        self._theirs = given
+        self.theirs = (given[0], given[1], given[2])
+        return self
+
+    def close_theirs(self) -> None:
+        """The process has them now; we would otherwise never see their end."""
+        for descriptor in self._theirs:
+            os.close(descriptor)
+        self._theirs = []
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close_theirs()
+        for descriptor in list(self._open):
+            self._close(descriptor)
+        self._close_input()
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until all has been read, or for a while."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._all_read.wait()
+        except TimeoutError:
+            pass
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            piece = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        if piece:
+            self._open[descriptor].write(piece)
+        else:
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        del self._open[descriptor]
+        if not self._open:
+            self._all_read.set()
+
+    def _write(self) -> None:
+        try:
+            self._stdin = self._stdin[os.write(self._writing, self._stdin[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._stdin = self._stdin[:0]
+        if not self._stdin:
+            self._close_input()
+
+    def _close_input(self) -> None:
+        if self._writing >= 0:
+            self._loop.remove_writer(self._writing)
+            os.close(self._writing)
+            self._writing = -1
