@@ -267,7 +267,7 @@ class _Case:
             raise PolicyError(f"sandboxCwd is {state['sandboxCwd']!r}; it is a file:// URL of an absolute path")
         if not isinstance(state.get("useLegacyLandlock", False), bool):
             raise PolicyError(f"useLegacyLandlock is {state['useLegacyLandlock']!r}; it is true or false")
-        self.cwd = normal(unquote(address.path))
+        self.cwd = normal(unquote(address.path, errors="surrogateescape"))
         self.landlock = self.landlock or state.get("useLegacyLandlock", False)
         self.name = "from --sandbox-state-json"
         profile = parse_profile(state["permissionProfile"])

@@ -8,72 +8,76 @@ so that is what has to be awaited before anything that was masked may be touched
 from __future__ import annotations
 
 import os
+import time
 
 from agent.sandbox.plan import INFO_FD
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Once bubblewrap has ended nothing keeps its init; this is for a machine that is stuck.
 _END_S = 10.0
+_STEP_S = 0.0005
 
 
 class Init:
     """Made before bubblewrap is started, which is given `descriptors`.
 
-    Attributes:
-        pid: The init's, once it is known; None before, and if bubblewrap ended without having one.
+    bubblewrap writes the pid into a file of ours. It was a pipe: when we were killed, bubblewrap died of writing to it
+    (SIGPIPE), and its init, which it had not yet told to go on, waited for ever.
     """
 
     def __init__(self) -> None:
-        self.pid: int | None = None
-        self._told, self._tells = os.pipe()
+        self._file = os.memfd_create("init")
         self._end = -1
 
     @property
     def descriptors(self) -> dict[int, int]:
-        """bubblewrap's number for our end of the pipe."""
-        return {INFO_FD: self._tells}
+        """bubblewrap's number for our file."""
+        return {INFO_FD: self._file}
 
-    def told(self) -> int:
-        """A descriptor that can be read when `learn` need not wait."""
-        return self._told
+    def pid(self) -> int | None:
+        """The init's pid; None while bubblewrap has not told it."""
+        _, found, number = os.pread(self._file, 4096, 0).partition(b'"child-pid": ')
+        digits, more, _ = number.replace(b"\n", b",").partition(b",")
+        return int(digits) if found and more else None
 
-    def started(self) -> None:
-        """bubblewrap has its end of the pipe; or could not be started."""
-        if self._tells >= 0:
-            os.close(self._tells)
-            self._tells = -1
+    def awaited(self, goes_on: Callable[[], bool]) -> int | None:
+        """The pid, as soon as it is told; None if bubblewrap has ended before.
 
-    def learn(self) -> None:
-        """Wait until bubblewrap has told who its init is, or has ended without one."""
-        self.started()
-        if self._end < 0 and self._told >= 0:
-            os.set_blocking(self._told, True)  # uvloop sets what it watches to not block
-        text = b""
-        while self._end < 0 and b"," not in text and (piece := os.read(self._told, 4096)):
-            text += piece
-        _, found, number = text.partition(b'"child-pid": ')
-        if found and self._end < 0:
-            pid = int(number.partition(b",")[0])
-            try:
-                self._end = os.pidfd_open(pid)
-                self.pid = pid
-            except ProcessLookupError:
-                pass  # it is over already
+        Args:
+            goes_on: Whether bubblewrap still runs.
+        """
+        while (pid := self.pid()) is None:
+            if not goes_on():
+                return self.pid()
+            time.sleep(_STEP_S)
+        return pid
 
     def end(self) -> int:
-        """A descriptor that can be read when the init, and all in its pid namespace, are dead; -1 if there is none."""
+        """A descriptor that can be read when the init, and all in its pid namespace, are dead; -1 if that is so.
+
+        To be asked for right after bubblewrap has ended, while nobody else can have the init's pid.
+        """
+        pid = self.pid()
+        if self._end < 0 and pid is not None:
+            try:
+                self._end = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return -1
         return self._end
 
     def wait(self) -> None:
-        """Wait for that."""
-        self.learn()
-        if self._end >= 0:
+        """bubblewrap has ended: wait until its sandbox has."""
+        end = self.end()
+        if end >= 0:
             import select
 
-            select.select([self._end], [], [], _END_S)
+            select.select([end], [], [], _END_S)
 
     def close(self) -> None:
-        self.started()
-        for descriptor in (self._told, self._end):
+        for descriptor in (self._file, self._end):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._told = self._end = -1
+        self._file = self._end = -1

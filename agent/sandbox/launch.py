@@ -33,6 +33,7 @@ _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 # Above all descriptors that a plan names.
 _ABOVE = 8
+_ENDED_YET = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # How often the disk may change between plan and launch before we give up.
 _ATTEMPTS = 5
 # As the original ends when the command cannot be executed.
@@ -174,11 +175,9 @@ def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, lifeline: int, environ:
         pid = spawn(plan, environ, hold, given, signal_mask=blocked)
         forwarded = _forward_to(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if init is not None:
-            init.learn()
         if bridge is not None and init is not None:
             try:
-                bridge.open(init.pid)
+                bridge.open(init.awaited(lambda: os.waitid(os.P_PID, pid, _ENDED_YET) is None))
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

@@ -7,6 +7,7 @@ its time is up or the caller gives up, everything it started is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -170,10 +171,9 @@ async def _run(
     outputs = [Output(max_output_bytes, heard("stdout")), Output(max_output_bytes, heard("stderr"))]
     started = time.monotonic()
     init = init_of(plan) if plan.backend is Backend.BUBBLEWRAP else None
-    with Pipes(loop, outputs, stdin) as pipes, _Followed(loop, init) as followed:
+    with Pipes(loop, outputs, stdin) as pipes, contextlib.closing(init) if init else contextlib.nullcontext():
         pid = _start(plan, hold, environ, pipes.theirs, init)
         pipes.close_theirs()
-        followed.follow()
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -183,9 +183,9 @@ async def _run(
             status = await _kill(loop, pid, plan.backend)
         except BaseException:
             await asyncio.shield(_kill(loop, pid, plan.backend))
-            await asyncio.shield(followed.ended())
+            await asyncio.shield(_gone(loop, init))
             raise
-        await followed.ended()
+        await _gone(loop, init)
         await pipes.drained(_DRAIN_S)
     code = os.waitstatus_to_exitcode(status)
     code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
@@ -283,43 +283,16 @@ async def _kill(loop: asyncio.AbstractEventLoop, pid: int, backend: Backend) -> 
     return await _ended(loop, pid)
 
 
-class _Followed:
-    """The init of a sandbox, where its end has to be known; else nothing."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, init: Init | None) -> None:
-        self._loop = loop
-        self._init = init
-
-    def __enter__(self) -> _Followed:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._init is not None:
-            self._loop.remove_reader(self._init.told())
-            self._init.close()
-
-    def follow(self) -> None:
-        """bubblewrap is started: take the init's pid while it surely is the init's."""
-        if self._init is not None:
-            self._init.started()
-            self._loop.add_reader(self._init.told(), self._learn)
-
-    def _learn(self) -> None:
-        if self._init is not None:
-            self._loop.remove_reader(self._init.told())
-            self._init.learn()
-
-    async def ended(self) -> None:
-        """bubblewrap has ended: wait until its sandbox has."""
-        self._learn()
-        if self._init is None or self._init.end() < 0:
-            return
-        ended = asyncio.Event()
-        self._loop.add_reader(self._init.end(), ended.set)
-        try:
-            async with asyncio.timeout(_END_S):
-                await ended.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._loop.remove_reader(self._init.end())
+async def _gone(loop: asyncio.AbstractEventLoop, init: Init | None) -> None:
+    """bubblewrap has ended: wait until its sandbox has, where that has to be known."""
+    if init is None or (end_of_init := init.end()) < 0:
+        return
+    ended = asyncio.Event()
+    loop.add_reader(end_of_init, ended.set)
+    try:
+        async with asyncio.timeout(_END_S):
+            await ended.wait()
+    except TimeoutError:
+        pass
+    finally:
+        loop.remove_reader(end_of_init)

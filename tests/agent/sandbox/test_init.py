@@ -49,7 +49,6 @@ def sandbox(script: str):
 def test_all_processes_of_the_sandbox_are_dead_when_the_init_has_ended():
     for _ in range(20):
         with sandbox("sleep 60 & sleep 60 & exit 0") as (process, init, held):
-            init.learn()
             assert process.wait(10) == 0
             init.wait()
             # Nobody holds the other end: reading finds the end at once, and does not wait.
@@ -59,9 +58,9 @@ def test_all_processes_of_the_sandbox_are_dead_when_the_init_has_ended():
 
 def test_the_init_is_known_while_the_command_runs():
     with sandbox("read line") as (process, init, _):
-        init.learn()
-        assert init.pid is not None and init.pid != process.pid
-        with open(f"/proc/{init.pid}/status") as status:
+        pid = init.awaited(lambda: process.poll() is None)
+        assert pid == init.pid() and pid not in (None, process.pid)
+        with open(f"/proc/{pid}/status") as status:
             assert f"PPid:\t{process.pid}\n" in status.read()
 
 
@@ -69,9 +68,9 @@ def test_the_init_is_known_while_the_command_runs():
 def test_a_bubblewrap_that_ends_without_an_init_is_not_waited_for(command):
     init = Init()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, pass_fds=list(init.descriptors.values()))
-    init.learn()
+    assert init.awaited(lambda: process.poll() is None) is None
     process.wait()
     init.wait()
-    assert (init.pid, init.end()) == (None, -1)
+    assert (init.pid(), init.end()) == (None, -1)
     init.close()
     init.close()
