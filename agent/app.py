@@ -133,7 +133,7 @@ class App:
             self._endpoint.set_result(await self._start_proxy())
             await self._check_sandbox()
         except Exception as exc:
-            logger.error("the app-server cannot work: %s", exc)
+            logger.error("the app-server cannot work: %s; later turns are answered with this reason", exc)
             self._give_up(str(exc))
         finally:
             sys.setswitchinterval(interval)

@@ -15,6 +15,8 @@ from proxy.upstream import UpstreamMap
 
 # The table of config.toml that is ours.
 TABLE = "countersign"
+# What its name in the environment begins with.
+PREFIX = "COUNTERSIGN_"
 # As the first entry of allow_hosts: without the built-in list.
 NO_DEFAULTS = "none"
 
@@ -30,7 +32,8 @@ class ProxySettings:
     Args:
         port: 0 for any free port.
         credentials: None for fresh ones.
-        rpc: "unix://PATH", or None for a socket in the directory of the run.
+        rpc: "unix://PATH", absolute, or None for a socket in the directory of the run.
+        sources: name -> where its value came from, such as "--rpc" or "COUNTERSIGN_RPC"; only of those that were given.
     """
 
     scope: Scope
@@ -40,33 +43,66 @@ class ProxySettings:
     rpc: str | None
     stamp: StampMode
     on_failure: OnFailure
+    sources: Mapping[str, str]
+
+    def blamed(self, name: str, problem: Exception) -> str:
+        """What is wrong with the value of a setting, and where the value came from if it was given."""
+        return f"{self.sources[name]}: {problem}" if name in self.sources else str(problem)
 
 
-def proxy_settings(flags: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, Any]) -> ProxySettings:
+@dataclass(frozen=True, slots=True)
+class Config:
+    """config.toml with the overrides of the command line applied, and where each key of it came from.
+
+    Args:
+        content: The outcome, as plain data.
+        overrides: What was given as `-c KEY=VALUE`.
+        path: The file.
+    """
+
+    content: Mapping[str, Any]
+    overrides: Sequence[str] = ()
+    path: str = "config.toml"
+
+    def source(self, *key: str) -> str:
+        """Such as "-c countersign.port" or "/home/me/.codex/config.toml: countersign.port"."""
+        name = ".".join(key)
+        for override in self.overrides:
+            given = [part.strip() for part in override.partition("=")[0].split(".")]
+            # `-c a={...}` gives a.b, and `-c a.b=...` gives a.
+            if all(ours == theirs for ours, theirs in zip(key, given, strict=False)):
+                return f"-c {name}"
+        return f"{self.path}: {name}"
+
+
+def proxy_settings(flags: Mapping[str, Any], environ: Mapping[str, str], config: Config) -> ProxySettings:
     """Put the settings together.
 
     Args:
         flags: From the command line, None or absent where not given; lists as lists.
         environ: COUNTERSIGN_PORT and so on; lists separated by commas.
-        table: The `countersign` table of config.toml, with `-c` overrides applied.
+        config: Whose table `countersign` is ours.
 
     Raises:
         SettingError: The first that cannot be used.
     """
-    unknown = set(table) - set(_READERS)
+    table = config.content.get(TABLE, {})
+    if not isinstance(table, dict):
+        raise SettingError(f"{config.source(TABLE)}: must be a table, found {table!r}")
+    unknown = sorted(set(table) - set(_READERS))
     if unknown:
-        raise SettingError(
-            f"config.toml: [{TABLE}] has no setting {sorted(unknown)[0]!r}; there are {', '.join(sorted(_READERS))}"
-        )
+        known = ", ".join(sorted(_READERS))
+        source = config.source(TABLE, unknown[0])
+        raise SettingError(f"{source}: [{TABLE}] has no setting {unknown[0]!r}; there are {known}")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, read in _READERS.items():
         if flags.get(name) not in (None, []):
             raw, source = flags[name], f"--{_FLAGS.get(name, name).replace('_', '-')}"
-        elif environ.get(variable := f"COUNTERSIGN_{name.upper()}"):
+        elif environ.get(variable := f"{PREFIX}{name.upper()}"):
             raw, source = environ[variable], variable
         elif name in table:
-            raw, source = table[name], f"config.toml: {TABLE}.{name}"
+            raw, source = table[name], config.source(TABLE, name)
         else:
             values[name] = None
             continue
@@ -90,7 +126,27 @@ def proxy_settings(flags: Mapping[str, Any], environ: Mapping[str, str], table: 
         rpc=values["rpc"],
         stamp=values["stamp"] or StampMode.ALWAYS,
         on_failure=values["on_failure"] or OnFailure.SEND,
+        sources=sources,
     )
+
+
+def ignored_settings(environ: Mapping[str, str], config: Config) -> list[str]:
+    """What looks like a setting of ours and is read by nobody, a sentence for each. No values: they may be secret."""
+    names = sorted(name.upper() for name in _READERS)
+    strangers = sorted({name.removeprefix(PREFIX) for name in environ if name.startswith(PREFIX)} - set(names))
+    tables = [name for name in config.content if name != TABLE]
+    if not strangers and not tables:
+        return []
+    from difflib import get_close_matches  # the app-server seldom needs it
+
+    told = []
+    for name in strangers:
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {PREFIX}{near[0]}?" if near else f"behind {PREFIX} there can be {', '.join(names)}"
+        told.append(f"{PREFIX}{name} is ignored, since there is no such setting; {hint}")
+    for name in get_close_matches(TABLE, tables, cutoff=0.8):
+        told.append(f"{config.source(name)} is ignored, since it is no table of ours; did you mean {TABLE}?")
+    return told
 
 
 def _checked[T](source: str, read: Callable[[Any], T], raw: Any) -> T:
@@ -134,8 +190,9 @@ def _text(raw: Any) -> str:
 
 def _rpc(raw: Any) -> str:
     address = _text(raw)
-    if not address.startswith("unix://") or address == "unix://":
-        raise ValueError(f"an RPC address must be unix://PATH, found {address!r}")
+    # A relative path would be another one for the desktop that is told of it, and in config.toml for each directory.
+    if not address.startswith("unix:///") or address == "unix:///":
+        raise ValueError(f"an RPC address must be unix://PATH with an absolute path, found {address!r}")
     return address
 
 

@@ -126,7 +126,7 @@ class Gate:
         target = None if host is None else Target(host, flow.request.port)
         if target is None or not (self._scope.admits(target) or target in self._upstream.addresses):
             name = str(target or flow.request.host)[:300]
-            logger.warning("connect refused target=%r reason=not-allowed", name)
+            logger.warning("connect refused target=%r reason=not-allowed option=--allow-host", name)
             text = f"{name} is not on the proxy's allow list; add it with --allow-host if it should be reached\n"
             return http.Response.make(403, text.encode("ascii", "backslashreplace"))
         intercepted = self._scope.intercepts(target)

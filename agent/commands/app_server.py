@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
-
     from agent.home import ConfigBroken
     from agent.rpc.greeting import Greeting
     from agent.settings import ProxySettings
 
 STDIO = "stdio://"
+NO_SOCKET = "the app-server's desktop speaks on stdin and stdout"
 # Arguments with which nothing can be wrong, so that a waiting client may be answered before they are parsed.
 _HARMLESS = frozenset(
     {
@@ -28,8 +27,11 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     gc.disable()
     greeting = _greet() if not overrides and _HARMLESS.issuperset(argv) else None
 
+    import argparse
+    import logging
+
     from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
-    from agent.home import ConfigBroken
+    from agent.home import ConfigBroken, override_config
 
     parser = Parser(
         "app-server",
@@ -42,6 +44,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         parser.add_argument(
             flag,
             action="append",
+            default=[],
             dest="overrides",
             type=value.format,
             metavar="FEATURE",
@@ -49,11 +52,15 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         )
     parser.add_argument("--analytics-default-enabled", action="store_true", help="accepted; nothing is measured here")
     parser.add_argument("--strict-config", action="store_true", help="accepted; the table of the proxy always is")
-    parser.add_proxy_options()
+    parser.add_proxy_options(rpc=False)
+    parser.add_argument("--rpc", help=argparse.SUPPRESS)  # known, to be refused with a reason
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
     if arguments.listen != STDIO:
         text = f"--listen {arguments.listen} is not supported by countersign; only {STDIO} is"
+        return fail("app-server", CommandFailed(text, 2))
+    if arguments.rpc is not None:
+        text = f"--rpc is for `countersign proxy` and `run`; {NO_SOCKET}, so leave it out"
         return fail("app-server", CommandFailed(text, 2))
     broken: ConfigBroken | None = None
     try:
@@ -64,28 +71,12 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
             if not isinstance(exc.__cause__, ConfigBroken) or exc.__cause__.may_be_ours:
                 raise
             broken = exc.__cause__
-            settings, home, config = _read_without_file(arguments, overrides)
+            settings, home, config = read_settings(arguments, overrides, lambda _, given: override_config({}, given))
     except CommandFailed as exc:
         return fail("app-server", exc)
+    if settings.rpc is not None:
+        logging.getLogger(__name__).warning("%s is not used: %s", settings.sources["rpc"], NO_SOCKET)
     return run("app-server", _serve(settings, home, config, broken, greeting))
-
-
-def _read_without_file(
-    arguments: "argparse.Namespace", overrides: Sequence[str]
-) -> "tuple[ProxySettings, str, dict[str, Any]]":
-    """As `read_settings`, from the flags and the environment alone."""
-    from agent.commands.common import CommandFailed
-    from agent.home import HomeError, codex_home, override_config
-    from agent.settings import TABLE, SettingError, proxy_settings
-
-    try:
-        config = override_config({}, [*overrides, *arguments.overrides])
-        table = config.get(TABLE, {})
-        if not isinstance(table, dict):
-            raise SettingError(f"-c {TABLE} must be a table, found {table!r}")
-        return proxy_settings(vars(arguments), os.environ, table), codex_home(os.environ), config
-    except (HomeError, SettingError) as exc:
-        raise CommandFailed(str(exc), 2) from exc
 
 
 def _greet() -> "Greeting | None":

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import resource
@@ -11,11 +12,13 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from agent.home import HomeError, codex_home, load_config
-from agent.settings import TABLE, ProxySettings, SettingError, proxy_settings
+from agent.home import HomeError, codex_home, config_path, load_config
+from agent.settings import Config, ProxySettings, SettingError, ignored_settings, proxy_settings
 from proxy.modes import OnFailure, StampMode
+
+logger = logging.getLogger(__name__)
 
 # Shells report a process that a signal ended as 128 + its number.
 SIGNAL_BASE = 128
@@ -34,26 +37,32 @@ class CommandFailed(Exception):
 class Parser(argparse.ArgumentParser):
     """argparse, with the pieces that all commands have."""
 
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"countersign {command}", description=description, allow_abbrev=False)
+    def __init__(self, command: str, description: str, usage: str | None = None) -> None:
+        super().__init__(prog=f"countersign {command}", description=description, usage=usage, allow_abbrev=False)
+        loudness = self.add_mutually_exclusive_group()
+        loudness.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; twice for all")
+        loudness.add_argument("-q", "--quiet", action="store_const", dest="verbose", const=-1, help="log errors only")
+
+    def add_proxy_options(self, *, rpc: bool = True) -> None:
+        """The settings of the proxy, and `-c`: each can also come from the environment or from config.toml.
+
+        Without `rpc` there is no option for the desktop's socket.
+        """
         self.add_argument(
             "-c", "--config", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
             help="override a setting of config.toml; may be repeated",
         )  # fmt: skip
-        loudness = self.add_mutually_exclusive_group()
-        loudness.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; -vv for all")
-        loudness.add_argument("-q", "--quiet", action="store_const", dest="verbose", const=-1, help="log errors only")
-
-    def add_proxy_options(self) -> None:
-        """The settings of the proxy; each can also come from the environment or from config.toml."""
         group = self.add_argument_group(
             "proxy", "each also as COUNTERSIGN_NAME in the environment or in [countersign] of config.toml"
         )
         group.add_argument("--port", help="port on 127.0.0.1 (default: any free one)")
-        group.add_argument("--rpc", metavar="unix://PATH", help="where the desktop connects")
-        group.add_argument("--stamp", choices=list(StampMode), help="always (default), missing or never")
+        if rpc:
+            group.add_argument("--rpc", metavar="unix://PATH", help="where the desktop connects; an absolute path")
+        # As plain texts: argparse shows the repr of what is not in its choices.
+        stamps, failures = [str(mode) for mode in StampMode], [str(choice) for choice in OnFailure]
+        group.add_argument("--stamp", choices=stamps, help="always (default), missing or never")
         group.add_argument(
-            "--on-failure", choices=list(OnFailure), help="no token: send the status (default) or refuse the request"
+            "--on-failure", choices=failures, help="no token: send the status (default) or refuse the request"
         )
         group.add_argument("--origin", action="append", dest="origins", metavar="URL", help="whose back end is stamped")
         group.add_argument(
@@ -66,21 +75,52 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--upstream-ca", metavar="FILE", help="PEM authorities to trust upstream as well")
 
 
-def read_settings(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[ProxySettings, str, dict[str, Any]]:
-    """(proxy settings, CODEX_HOME, config) for these arguments.
+def seconds(text: str) -> float:
+    """For argparse: a finite number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"a finite number of seconds is needed, 0 or more, found {text!r}")
+    return number
+
+
+def read_settings(
+    arguments: argparse.Namespace,
+    overrides: Sequence[str],
+    load: Callable[[str, Sequence[str]], dict[str, Any]] = load_config,
+) -> tuple[ProxySettings, str, dict[str, Any]]:
+    """(proxy settings, CODEX_HOME, config) for these arguments. Logs what looks like a setting and is none.
+
+    Args:
+        load: Makes the config of (CODEX_HOME, the overrides).
 
     Raises:
         CommandFailed: Any of them cannot be used; code 2.
     """
+    overrides = [*overrides, *arguments.overrides]
     try:
         home = codex_home(os.environ)
-        config = load_config(home, [*overrides, *arguments.overrides])
-        table = config.get(TABLE, {})
-        if not isinstance(table, dict):
-            raise SettingError(f"config.toml: {TABLE} must be a table, found {table!r}")
-        return proxy_settings(vars(arguments), os.environ, table), home, config
+        content = load(home, overrides)
+        config = Config(content, overrides, config_path(home))
+        settings = proxy_settings(vars(arguments), os.environ, config)
     except (HomeError, SettingError) as exc:
         raise CommandFailed(str(exc), 2) from exc
+    for sentence in ignored_settings(os.environ, config):
+        logger.warning("%s", sentence)
+    return settings, home, content
+
+
+def check_no_overrides(command: str, overrides: Sequence[str]) -> None:
+    """For a command that reads no config.toml: `countersign -c KEY=VALUE COMMAND` would have no effect.
+
+    Raises:
+        CommandFailed: There is one; code 2.
+    """
+    if overrides:
+        key = overrides[0].partition("=")[0]
+        raise CommandFailed(f"{command} reads no config, so that -c {key!r} cannot have an effect; leave it out", 2)
 
 
 def start_logging(verbose: int) -> None:
@@ -173,15 +213,21 @@ async def stop_signals(*more: signal.Signals) -> AsyncIterator[Stop]:
 async def until_stopped(main: Coroutine[Any, Any, int]) -> int:
     """Run `main` to its end, or until a signal cancels it."""
     async with stop_signals() as stop:
-        work, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.wait((work, stopped))
-        return stop.code if work.cancelled() else work.result()
+        code = await unless_stopped(main, stop)
+        return stop.code if code is None else code
+
+
+async def unless_stopped[T](main: Coroutine[Any, Any, T], stop: Stop) -> T | None:
+    """What `main` returns, or None if it was cancelled because of `stop`."""
+    work, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.wait((work, stopped))
+    return None if work.cancelled() else work.result()
 
 
 class OutputFile:
@@ -242,7 +288,3 @@ def fail(command: str, exc: CommandFailed) -> int:
     """Print why, and return the exit code."""
     print(f"countersign {command}: {exc}", file=sys.stderr)
     return exc.code
-
-
-def unreachable(value: object) -> NoReturn:
-    raise AssertionError(f"not handled: {value!r}")

@@ -12,11 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.commands.common import CommandFailed, Parser, run, start_logging, until_stopped
+from agent.commands.common import (
+    CommandFailed,
+    Parser,
+    check_no_overrides,
+    fail,
+    run,
+    start_logging,
+    until_stopped,
+)
 from proxy.standins.chatgpt import ChatGPT, Received, auth_json
 from proxy.standins.faults import Fault
 
-# What an attested turn sends, by the transport that the upstream allows: (path, is WebSocket) of each scoped request.
+# The path of the requests that must arrive with a token; whatever else arrives must have none.
 RESPONSES = "/backend-api/codex/responses"
 
 
@@ -29,6 +37,10 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
+    try:
+        check_no_overrides("demo", overrides)
+    except CommandFailed as exc:
+        return fail("demo", exc)
     return run("demo", until_stopped(_demo(arguments.verbose)))
 
 
@@ -44,9 +56,6 @@ class Arrival:
 
 
 async def _demo(verbose: int) -> int:
-    from rich.console import Console
-
-    console = Console()
     arrivals: list[Arrival] = []
     replies: list[str] = []
     # Not in the temp directory's root: CODEX_HOME holds credentials, also where they are fake.
@@ -58,8 +67,8 @@ async def _demo(verbose: int) -> int:
             replies.append(f"one turn by {title}: the model said {text!r}")
             arrivals += [_arrival(one) for one in received if one.kind == "request"]
     for reply in replies:
-        console.print(reply, highlight=False)
-    _print(arrivals, console)
+        print(reply)
+    _print(arrivals)
     problems = _problems(arrivals)
     for problem in problems:
         print(f"countersign demo: {problem}", file=sys.stderr)
@@ -67,10 +76,7 @@ async def _demo(verbose: int) -> int:
         return 1
     scoped = sum(arrival.scoped for arrival in arrivals)
     rest = len(arrivals) - scoped
-    console.print(
-        f"All {scoped} scoped requests arrived with a token of their own; the other {rest} arrived without.",
-        highlight=False,
-    )
+    print(f"All {scoped} scoped requests arrived with a token of their own; the other {rest} arrived without.")
     return 0
 
 
@@ -140,21 +146,18 @@ def _problems(arrivals: list[Arrival]) -> list[str]:
     return found
 
 
-def _print(arrivals: list[Arrival], console: object) -> None:
+def _print(arrivals: list[Arrival]) -> None:
     from collections import Counter
 
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from agent.commands.report import print_table
 
-    assert isinstance(console, Console)
-    table = Table("route", "transport", "requests", "stamped", "status", box=box.SIMPLE_HEAD)
+    rows = []
     groups = Counter((one.path, one.transport, one.status) for one in arrivals)
     for (path, transport, status), requests in sorted(groups.items(), key=lambda group: group[0][0] != RESPONSES):
         stamped = 0 if status == "none" else requests
-        table.add_row(path, transport, str(requests), str(stamped), status)
-    console.print(table)
-    console.print("x-oai-attestation, as it arrived upstream:", highlight=False)
+        rows.append((path, transport, str(requests), str(stamped), status))
+    print_table(("route", "transport", "requests", "stamped", "status"), rows, sys.stdout)
+    print("x-oai-attestation, as it arrived upstream:")
     for one in arrivals:
         if one.header is not None:
-            console.print(f"  {one.transport:<10}{one.header}", highlight=False, markup=False)
+            print(f"  {one.transport:<10}{one.header}")

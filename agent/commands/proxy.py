@@ -30,10 +30,11 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         "is printed once the proxy listens, as shell exports or as JSON. Ends with SIGINT, SIGTERM or SIGHUP.",
     )
     parser.add_proxy_options()
+    parser.set_defaults(verbose=1)  # a line for each request; -v counts from there
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of shell exports")
     parser.add_argument("--report", metavar="FILE", help="write the coverage as JSON there at the end")
     arguments = parser.parse_args(argv)
-    start_logging(arguments.verbose or 1)
+    start_logging(arguments.verbose)
     try:
         settings, home, _ = read_settings(arguments, overrides)
         report = None if arguments.report is None else OutputFile(arguments.report, "the report")
@@ -44,9 +45,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
 
 
 async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: OutputFile | None) -> int:
-    from rich.console import Console
-
-    from agent.commands.report import print_coverage
+    from agent.commands.report import print_coverage, write_coverage
     from agent.rpc.listen import SocketUnavailable
     from agent.standalone import standalone
     from proxy.capture.coverage import CoverageCount
@@ -74,13 +73,17 @@ async def _serve(settings: ProxySettings, home: str, *, as_json: bool, report: O
                 }
                 print(json.dumps(facts), flush=True)
             else:
-                for name, value in environment.items():
-                    print(f"export {name}={shlex.quote(value)}")
-                print(f"export COUNTERSIGN_RPC=unix://{shlex.quote(str(running.rpc))}", flush=True)
+                lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+                # No export: COUNTERSIGN_RPC says where to listen, also to the next `countersign` of that shell.
+                address = shlex.quote(f"unix://{running.rpc}")
+                lines.append(f"# desktop: countersign standin desktop --connect {address}")
+                print("\n".join(lines), flush=True)
             await stop.wait()
-    except (ProxyUnavailable, SocketUnavailable) as exc:
+    except ProxyUnavailable as exc:
         raise CommandFailed(str(exc)) from exc
-    print_coverage(count.coverage(), Console(file=sys.stderr))
+    except SocketUnavailable as exc:
+        raise CommandFailed(settings.blamed("rpc", exc)) from exc
+    print_coverage(count.coverage(), sys.stderr)
     if report is not None:
-        report.write(json.dumps(count.coverage().as_json(), indent=2) + "\n")
+        write_coverage(count.coverage(), report)
     return 0

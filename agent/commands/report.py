@@ -1,26 +1,53 @@
-"""Exchanges and coverage in words and tables, for people."""
+"""What was stamped: a table and a sentence for people, JSON for programs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agent.commands.common import OutputFile
 from proxy.capture.coverage import Coverage
 
+# Columns of what is no screen: none of our tables is as wide, so that nothing of them is folded.
+NO_SCREEN = 1000
 
-def print_coverage(coverage: Coverage, console: Console) -> None:
-    """The coverage table and one line that says what it means."""
-    table = Table("route", "transport", "attestation", "requests", box=box.SIMPLE_HEAD)
-    for row in coverage.rows:
-        table.add_row(row.route, row.transport, row.outcome, str(row.requests))
-    if coverage.rows:
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO) -> None:
+    """A table, without blanks at the ends of its lines; folded to the width of a screen, but not in a file."""
+    table = Table(*heads, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=out, width=None if out.isatty() else NO_SCREEN, markup=False)
+    with console.capture() as capture:
         console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip(), file=out)
+
+
+def write_coverage(coverage: Coverage, file: OutputFile) -> None:
+    """What `--report` asks for.
+
+    Raises:
+        CommandFailed: It cannot be written.
+    """
+    file.write(json.dumps(coverage.as_json(), indent=2) + "\n")
+
+
+def print_coverage(coverage: Coverage, out: TextIO) -> None:
+    """The coverage table and one line that says what it means."""
+    if coverage.rows:
+        rows = [(row.route, row.transport, row.outcome, str(row.requests)) for row in coverage.rows]
+        print_table(("route", "transport", "attestation", "requests"), rows, out)
     rest = f"{coverage.out_of_scope} out of scope, {coverage.tunnels} tunnels to other hosts"
     if coverage.refused:
         rest += f", {coverage.refused} refused"
     if coverage.scoped == 0:
-        console.print(f"No scoped request was made ({rest}).")
+        print(f"No scoped request was made ({rest}).", file=out)
     elif coverage.complete:
-        console.print(f"All {coverage.scoped} scoped requests carried a token ({rest}).")
+        print(f"All {coverage.scoped} scoped requests carried a token ({rest}).", file=out)
     else:
         missing = coverage.scoped - coverage.attested
-        console.print(f"{missing} of {coverage.scoped} scoped requests carried no token ({rest}).")
+        print(f"{missing} of {coverage.scoped} scoped requests carried no token ({rest}).", file=out)

@@ -1,7 +1,7 @@
 """`countersign run -- CMD ...`: one command behind the proxy."""
 
+import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -17,6 +17,7 @@ from agent.commands.common import (
     fail,
     read_settings,
     run,
+    seconds,
     start_logging,
     stop_signals,
 )
@@ -34,43 +35,50 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         "run",
         "Run a command with all its ChatGPT traffic through the stamping proxy. The exit code is the command's; a "
         "table on stderr tells which scoped requests carried a token.",
+        "countersign run [OPTION ...] -- CMD [ARG ...]",
     )
     parser.add_proxy_options()
     parser.add_argument(
-        "--wait-desktop", type=float, metavar="SECONDS",
+        "--wait-desktop", type=seconds, metavar="SECONDS",
         help=f"wait so long for a desktop before the command starts (default: {PATIENCE_S:.0f} with --rpc, else 0)",
     )  # fmt: skip
     parser.add_argument("--report", metavar="FILE", help="write the coverage as JSON there at the end")
-    parser.add_argument("command", nargs="+", metavar="-- CMD", help="the command and its arguments")
-    # Everything behind the first "--" is the command's own, also what looks like an option of ours.
-    own, command = _split(argv)
-    arguments = parser.parse_args([*own, "--", *command] if command else own)
+    # Whatever follows "--", or the first word that is no option, is the command's, also what looks like one of ours.
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
+    arguments = parser.parse_args(argv)
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        parser.error("a command is needed, found none; put it behind the options, as in -- CMD")
     start_logging(arguments.verbose)
     try:
         settings, home, _ = read_settings(arguments, overrides)
+        patience_s = _patience(arguments.wait_desktop, settings)
         report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("run", exc)
-    patience = arguments.wait_desktop
-    if patience is None:
-        patience = PATIENCE_S if settings.rpc is not None and settings.stamp is not StampMode.NEVER else 0.0
-    return run("run", _run(settings, home, list(arguments.command), patience, report))
+    return run("run", _run(settings, home, command, patience_s, report))
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    arguments = list(argv)
-    if "--" not in arguments:
-        return arguments, []
-    position = arguments.index("--")
-    return arguments[:position], arguments[position + 1 :]
+def _patience(wanted_s: float | None, settings: ProxySettings) -> float:
+    """Seconds to wait for a desktop, which is asked for nothing where nothing is stamped.
+
+    Raises:
+        CommandFailed: To wait for one is wanted nevertheless; code 2.
+    """
+    if settings.stamp is not StampMode.NEVER:
+        return wanted_s if wanted_s is not None else PATIENCE_S if settings.rpc is not None else 0.0
+    if wanted_s:
+        source = settings.sources["stamp"]
+        raise CommandFailed(f"--wait-desktop: no desktop is asked, since {source} is 'never'; leave one of them out", 2)
+    return 0.0
 
 
 async def _run(
     settings: ProxySettings, home: str, command: list[str], patience_s: float, report: OutputFile | None
 ) -> int:
-    from rich.console import Console
-
-    from agent.commands.report import print_coverage
+    from agent.commands.report import print_coverage, write_coverage
     from agent.rpc.listen import SocketUnavailable
     from agent.standalone import standalone
     from proxy.capture.coverage import CoverageCount
@@ -78,7 +86,6 @@ async def _run(
     from proxy.server import ProxyUnavailable
 
     count = CoverageCount()
-    console = Console(file=sys.stderr)
 
     def over(exchange: Exchange) -> None:
         count.add(exchange)
@@ -86,24 +93,26 @@ async def _run(
 
     try:
         async with stop_signals(signal.SIGQUIT) as stop, standalone(settings, "countersign run", home, over) as running:
-            if settings.rpc is None and settings.stamp is not StampMode.NEVER and patience_s > 0:
-                console.print(f"countersign run: the desktop may connect to unix://{running.rpc}", highlight=False)
+            if settings.rpc is None and patience_s > 0:
+                print(f"countersign run: the desktop may connect to unix://{running.rpc}", file=sys.stderr)
             if patience_s > 0 and not await _arrives(running.attester_arrived, stop, patience_s):
-                console.print(
+                print(
                     f"countersign run: no desktop that makes tokens came to unix://{running.rpc} within "
                     f"{patience_s:g} s; the command runs without attestation",
-                    highlight=False,
+                    file=sys.stderr,
                 )
             if stop.is_set():
                 return stop.code
             environment = {**os.environ, **running.proxy.child_environment(os.environ)}
             code = await _child(command, environment, stop)
-    except (ProxyUnavailable, SocketUnavailable) as exc:
+    except ProxyUnavailable as exc:
         raise CommandFailed(str(exc)) from exc
-    print_coverage(count.coverage(), console)
+    except SocketUnavailable as exc:
+        raise CommandFailed(settings.blamed("rpc", exc)) from exc
+    print_coverage(count.coverage(), sys.stderr)
     if report is not None:
         try:
-            report.write(json.dumps(count.coverage().as_json(), indent=2) + "\n")
+            write_coverage(count.coverage(), report)
         except CommandFailed as exc:
             fail("run", exc)  # told, and the exit code stays the command's
     return code

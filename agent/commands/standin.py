@@ -4,27 +4,49 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.common import CommandFailed, OutputFile, Parser, fail, run, start_logging, stop_signals
+from agent.commands.common import (
+    CommandFailed,
+    OutputFile,
+    Parser,
+    check_no_overrides,
+    fail,
+    run,
+    seconds,
+    start_logging,
+    stop_signals,
+    unless_stopped,
+)
+from proxy.scope import normal_host
 
 if TYPE_CHECKING:
     from proxy.standins.chatgpt import Received
 
+HELP = """usage: countersign standin {chatgpt,desktop} ...
+
+  chatgpt   serve what an agent needs of ChatGPT, on loopback with TLS
+  desktop   connect to the socket of `countersign proxy` or `run` and make tokens
+
+  countersign standin NAME --help tells more"""
+
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parsers = {"chatgpt": _chatgpt, "desktop": _desktop}
-    if not argv or argv[0] not in parsers:
-        wanted = " or ".join(parsers)
-        if argv and argv[0] in ("-h", "--help"):
-            print(f"usage: countersign standin {{{','.join(parsers)}}} ...")
-            return 0
-        print(f"countersign standin: name one: {wanted}", file=sys.stderr)
-        return 2
-    return parsers[argv[0]](argv[1:])
+    name = argv[0] if argv else None
+    if name in ("-h", "--help"):
+        print(HELP)
+        return 0
+    try:
+        check_no_overrides("standin", overrides)
+        if name not in parsers:
+            found = "found none" if name is None else f"found {name!r}"
+            raise CommandFailed(f"name a stand-in, {' or '.join(parsers)}; {found}", 2)
+    except CommandFailed as exc:
+        return fail("standin", exc)
+    return parsers[name](argv[1:])
 
 
 def _chatgpt(argv: Sequence[str]) -> int:
@@ -38,13 +60,15 @@ def _chatgpt(argv: Sequence[str]) -> int:
         "--directory", metavar="DIR",
         help="where ca.pem and auth.json go, which must not be there yet (default: one that is removed)",
     )  # fmt: skip
-    parser.add_argument("--name", action="append", default=[], metavar="HOST", help="one more name for its certificate")
+    parser.add_argument(
+        "--name", type=_host, action="append", default=[], metavar="HOST", help="one more name for its certificate"
+    )
     parser.add_argument("--script", metavar="FILE", help="JSON list of answers: text, call, items or events")
     parser.add_argument(
         "--fault", action="append", default=[], metavar="[WHERE:]KIND[:TIMES]",
         help="misbehave, such as websocket:426, post:500:2, cut:1, stall, usage-limit; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--event-delay", type=float, default=0.0, metavar="SECONDS", help="between two events")
+    parser.add_argument("--event-delay", type=seconds, default=0.0, metavar="SECONDS", help="between two events")
     parser.add_argument(
         "--record", metavar="FILE",
         help="write what arrived as JSON lines, at the end; only for your eyes, since it holds the attestation tokens",
@@ -64,6 +88,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _host(text: str) -> str:
+    host = normal_host(text)
+    if host is None or ":" in host:
+        raise argparse.ArgumentTypeError(f"a host name is needed, such as chatgpt.example, found {text!r}")
+    return host
+
+
 async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | None) -> int:
     from certs.run_directory import RunDirectory
     from proxy.standins.answers import Answers
@@ -72,9 +103,14 @@ async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | Non
 
     try:
         answers = Answers() if arguments.script is None else Answers.load(Path(arguments.script))
+    except OSError as exc:
+        raise CommandFailed(f"--script: {arguments.script!r} cannot be read: {exc.strerror}", 2) from exc
+    except ValueError as exc:
+        raise CommandFailed(f"--script: {exc}", 2) from exc
+    try:
         faults = [Fault.parse(text) for text in arguments.fault]
-    except (ValueError, OSError) as exc:
-        raise CommandFailed(str(exc), 2) from exc
+    except ValueError as exc:
+        raise CommandFailed(f"--fault: {exc}", 2) from exc
     names = (*NAMES, *arguments.name)
     standin = ChatGPT(
         names=names, answers=answers, faults=faults, event_delay_s=arguments.event_delay, port=arguments.port
@@ -173,11 +209,11 @@ def _desktop(argv: Sequence[str]) -> int:
 
     parser = Parser("standin desktop", "Connect to the RPC socket of `countersign proxy` or `run` and make tokens.")
     parser.add_argument("--connect", required=True, metavar="unix://PATH", help="the socket; waits for it to appear")
-    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before each answer")
+    parser.add_argument("--delay", type=seconds, default=0.0, metavar="SECONDS", help="before each answer")
     parser.add_argument("--token", metavar="TEXT", help="always this token (default: a new one each time)")
     parser.add_argument("--no-capability", action="store_true", help="do not declare requestAttestation")
     parser.add_argument(
-        "--patience", type=float, default=10.0, metavar="SECONDS", help="how long to wait for the socket"
+        "--patience", type=seconds, default=10.0, metavar="SECONDS", help="how long to wait for the socket"
     )
     manners = parser.add_mutually_exclusive_group()
     for manner in Manner:
@@ -202,8 +238,7 @@ _MANNERS = {
 
 
 async def _serve_desktop(arguments: argparse.Namespace) -> int:
-    import asyncio
-
+    from agent.rpc.jsonrpc import RequestFailed
     from agent.rpc.listen import socket_path
     from agent.standins.desktop import Manner, Script, connect
 
@@ -219,16 +254,15 @@ async def _serve_desktop(arguments: argparse.Namespace) -> int:
         delay_s=arguments.delay,
         attests=not arguments.no_capability,
     )
-    async with stop_signals() as stop:
+    async with stop_signals() as stop, contextlib.AsyncExitStack() as stack:
+        connecting = stack.enter_async_context(connect(path, script, arguments.patience))
         try:
-            async with connect(path, script, arguments.patience) as desktop:
-                print(json.dumps({"connected": str(path)}), flush=True)
-                stopped = asyncio.create_task(stop.wait())
-                gone = asyncio.create_task(desktop.gone.wait())
-                await asyncio.wait((stopped, gone), return_when=asyncio.FIRST_COMPLETED)
-                for task in (stopped, gone):
-                    task.cancel()
-                print(json.dumps({"asked": desktop.asked}), flush=True)
-        except ConnectionError as exc:
-            raise CommandFailed(str(exc)) from exc
+            desktop = await unless_stopped(connecting, stop)
+        except (ConnectionError, TimeoutError, RequestFailed) as exc:
+            raise CommandFailed(f"cannot connect: {exc}") from exc
+        if desktop is None:
+            return stop.code
+        print(json.dumps({"connected": str(path)}), flush=True)
+        await unless_stopped(desktop.gone.wait(), stop)
+        print(json.dumps({"asked": desktop.asked}), flush=True)
     return 0

@@ -29,9 +29,10 @@ class Answers:
     def __init__(self, steps: Iterable[dict[str, Any]] = ()) -> None:
         self._steps = list(steps)
         for step in self._steps:
-            if not isinstance(step, dict) or len({"text", "call", "items", "events"} & set(step)) != 1:
+            if not _is_step(step):
                 raise ValueError(
-                    f"a step of the script must have one of text, call, items or events, found {json.dumps(step)[:200]}"
+                    "a step of the script must have one of text, call, items or events (a text, an object with a "
+                    f"name, a list of objects), found {json.dumps(step)[:200]}"
                 )
         self._numbers = itertools.count(1)
 
@@ -45,7 +46,7 @@ class Answers:
         """
         try:
             steps = json.loads(path.read_text("utf-8"))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ValueError(f"the script {str(path)!r} is not JSON: {exc}") from exc
         if not isinstance(steps, list):
             raise ValueError(f"the script {str(path)!r} must be a list of steps")
@@ -80,6 +81,17 @@ class Answers:
         else:
             items = [_message(f"msg_{number:04d}", step["text"])]
         return [created, *_item_events(items), _completed(response_id, step.get("usage"))]
+
+
+def _is_step(step: object) -> bool:
+    if not isinstance(step, dict) or not isinstance(step.get("usage", {}), dict):
+        return False
+    match {name: value for name, value in step.items() if name in ("text", "call", "items", "events")}:
+        case {"text": str(), **others} | {"call": {"name": str()}, **others}:
+            return not others
+        case {"items": list(objects), **others} | {"events": list(objects), **others}:
+            return not others and all(isinstance(one, dict) and isinstance(one.get("type", ""), str) for one in objects)
+    return False
 
 
 def _input(request: dict[str, Any]) -> list[dict[str, Any]]:

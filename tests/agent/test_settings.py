@@ -1,6 +1,6 @@
 import pytest
 
-from agent.settings import NO_DEFAULTS, SettingError, proxy_settings
+from agent.settings import NO_DEFAULTS, Config, SettingError, ignored_settings, proxy_settings
 from proxy.credentials import Credentials
 from proxy.modes import OnFailure, StampMode
 from proxy.scope import DEFAULT_ALLOWED_HOSTS, Scope, Target
@@ -11,22 +11,24 @@ PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 # What the command line gives where nothing was said (argparse: vars of the namespace).
 NO_FLAGS = {"origins": None, "allow_hosts": None, "upstream_map": None, "upstream_ca": None, "port": None,
             "rpc": None, "stamp": None, "on_failure": None, "verbose": 0, "overrides": []}  # fmt: skip
+NO_CONFIG = Config({})
+FILE = "/home/me/.codex/config.toml"
 
 
 def from_flag(name, value):
-    return proxy_settings({**NO_FLAGS, name: value}, {}, {})
+    return proxy_settings({**NO_FLAGS, name: value}, {}, NO_CONFIG)
 
 
 def from_environ(name, value):
-    return proxy_settings(NO_FLAGS, {f"COUNTERSIGN_{name.upper()}": value}, {})
+    return proxy_settings(NO_FLAGS, {f"COUNTERSIGN_{name.upper()}": value}, NO_CONFIG)
 
 
 def from_file(name, value):
-    return proxy_settings(NO_FLAGS, {}, {name: value})
+    return proxy_settings(NO_FLAGS, {}, Config({"countersign": {name: value}}, path=FILE))
 
 
 def test_without_anything_said_the_defaults_hold():
-    settings = proxy_settings(NO_FLAGS, {}, {})
+    settings = proxy_settings(NO_FLAGS, {}, NO_CONFIG)
     assert settings.scope == Scope.of()
     assert settings.upstream == UpstreamMap({})
     assert (settings.port, settings.credentials, settings.rpc) == (0, None, None)
@@ -69,20 +71,21 @@ def test_each_source_is_read(name):
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_flag_beats_the_environment_and_the_environment_beats_the_file(name):
     flag, environ, file, get, (of_flag, of_environ, _) = CASES[name]
-    variables, table = {f"COUNTERSIGN_{name.upper()}": environ}, {name: file}
-    assert get(proxy_settings({**NO_FLAGS, name: flag}, variables, table)) == of_flag
-    assert get(proxy_settings(NO_FLAGS, variables, table)) == of_environ
+    variables, config = {f"COUNTERSIGN_{name.upper()}": environ}, Config({"countersign": {name: file}})
+    assert get(proxy_settings({**NO_FLAGS, name: flag}, variables, config)) == of_flag
+    assert get(proxy_settings(NO_FLAGS, variables, config)) == of_environ
 
 
 def test_one_source_does_not_add_to_another():
     settings = proxy_settings(
-        {**NO_FLAGS, "origins": ["https://a.example"]}, {"COUNTERSIGN_ORIGINS": "https://b.example"}, {}
+        {**NO_FLAGS, "origins": ["https://a.example"]}, {"COUNTERSIGN_ORIGINS": "https://b.example"}, NO_CONFIG
     )
     assert settings.scope.origins == (Target("a.example", 443),)
 
 
 def test_an_empty_variable_is_as_good_as_none():
-    assert proxy_settings(NO_FLAGS, {"COUNTERSIGN_PORT": "", "COUNTERSIGN_STAMP": ""}, {"port": 5}).port == 5
+    config = Config({"countersign": {"port": 5}})
+    assert proxy_settings(NO_FLAGS, {"COUNTERSIGN_PORT": "", "COUNTERSIGN_STAMP": ""}, config).port == 5
 
 
 def test_credentials_come_from_the_environment_or_the_file_only():
@@ -101,7 +104,9 @@ def test_hosts_are_added_to_the_built_in_list_unless_that_is_dropped():
 def test_the_map_and_its_authorities_go_together(tmp_path):
     (tmp_path / "ca.pem").write_text(PEM)
     settings = proxy_settings(
-        {**NO_FLAGS, "upstream_ca": str(tmp_path / "ca.pem")}, {"COUNTERSIGN_UPSTREAM_MAP": "a.example=127.0.0.1:1"}, {}
+        {**NO_FLAGS, "upstream_ca": str(tmp_path / "ca.pem")},
+        {"COUNTERSIGN_UPSTREAM_MAP": "a.example=127.0.0.1:1"},
+        NO_CONFIG,
     )
     assert settings.upstream.ca_file == tmp_path / "ca.pem"
     assert settings.upstream.addresses == {Target("a.example", 443): ("127.0.0.1", 1)}
@@ -117,6 +122,9 @@ BAD = [
     ("on_failure", "Refuse", "'Refuse'", "send, refuse"),
     ("rpc", "ws://localhost", "'ws://localhost'", "unix://PATH"),
     ("rpc", "unix://", "'unix://'", "unix://PATH"),
+    ("rpc", "unix:///", "'unix:///'", "unix://PATH"),
+    ("rpc", "unix://rpc.sock", "'unix://rpc.sock'", "absolute path"),
+    ("rpc", "unix://~/rpc.sock", "'unix://~/rpc.sock'", "absolute path"),
     ("origins", "http://a.example", "'http://a.example'", "https://HOST"),
     ("origins", "https://a.example/path", "'https://a.example/path'", "https://HOST"),
     ("allow_hosts", "a b", "'a b'", "HOST, HOST:PORT"),
@@ -134,7 +142,7 @@ def test_a_bad_value_is_refused_with_its_source_its_value_and_the_rule(name, val
     sources = {
         FLAGS.get(name, f"--{name}"): lambda: from_flag(name, [value] if name in LISTS else value),
         f"COUNTERSIGN_{name.upper()}": lambda: from_environ(name, value),
-        f"config.toml: countersign.{name}": lambda: from_file(name, value),
+        f"{FILE}: countersign.{name}": lambda: from_file(name, value),
     }
     for source, read in sources.items():
         with pytest.raises(SettingError) as refusal:
@@ -165,7 +173,7 @@ def test_a_bad_value_is_refused_with_its_source_its_value_and_the_rule(name, val
     ],
 )
 def test_a_value_of_a_wrong_type_in_the_file_is_refused_with_its_place(name, value):
-    with pytest.raises(SettingError, match=rf"^config\.toml: countersign\.{name}: "):
+    with pytest.raises(SettingError, match=rf"^{FILE}: countersign\.{name}: "):
         from_file(name, value)
 
 
@@ -180,15 +188,75 @@ def test_an_authority_file_without_certificates_is_refused_by_its_own_source(tmp
     (tmp_path / "ca.pem").write_text("nothing")
     with pytest.raises(SettingError, match=r"^--upstream-ca: .*holds none"):
         proxy_settings(
-            {**NO_FLAGS, "upstream_ca": str(tmp_path / "ca.pem"), "upstream_map": ["a.example=127.0.0.1:1"]}, {}, {}
+            {**NO_FLAGS, "upstream_ca": str(tmp_path / "ca.pem"), "upstream_map": ["a.example=127.0.0.1:1"]},
+            {},
+            NO_CONFIG,
         )
 
 
 def test_a_setting_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(SettingError, match=r"\[countersign\] has no setting 'prot'; there are .*port.*stamp"):
+    with pytest.raises(
+        SettingError, match=rf"^{FILE}: countersign\.prot: .* has no setting 'prot'; there are .*port.*stamp"
+    ):
         from_file("prot", 5)
 
 
 def test_a_home_that_does_not_exist_is_a_bad_value_like_others():
     with pytest.raises(SettingError, match="^--upstream-ca: "):
         from_flag("upstream_ca", "~nobody-of-that-name/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("override", "content", "key"),
+    [
+        ("countersign.port=x", {"port": "x"}, "countersign.port"),
+        ("countersign . port = x", {"port": "x"}, "countersign.port"),
+        ('countersign={port="x"}', {"port": "x"}, "countersign.port"),
+        ("countersign.port.deep=5", {"port": {"deep": 5}}, "countersign.port"),
+        ("countersign.prot=5", {"prot": 5}, "countersign.prot"),
+        ("countersign=5", 5, "countersign"),
+    ],
+)
+def test_a_value_of_an_override_is_not_blamed_on_the_file(override, content, key):
+    """It named a config.toml that there was not even."""
+    config = Config({"countersign": content}, ["model=gpt", override], FILE)
+    with pytest.raises(SettingError, match=rf"^-c {key}: "):
+        proxy_settings(NO_FLAGS, {}, config)
+
+
+@pytest.mark.parametrize("override", ["model=gpt", "countersign.stamp=never", "countersigned=5"])
+def test_a_value_of_the_file_is_not_blamed_on_an_override_of_something_else(override):
+    config = Config({"countersign": {"port": "x", "stamp": "never"}}, [override], FILE)
+    with pytest.raises(SettingError, match=rf"^{FILE}: countersign\.port: "):
+        proxy_settings(NO_FLAGS, {}, config)
+
+
+def test_the_settings_tell_where_what_was_given_came_from():
+    config = Config({"countersign": {"rpc": "unix:///a", "port": 5}}, path=FILE)
+    settings = proxy_settings({**NO_FLAGS, "stamp": "never"}, {"COUNTERSIGN_RPC": "unix:///b"}, config)
+    assert settings.sources == {
+        "stamp": "--stamp",
+        "rpc": "COUNTERSIGN_RPC",
+        "port": f"{FILE}: countersign.port",
+    }
+    assert settings.blamed("rpc", OSError("it is taken")) == "COUNTERSIGN_RPC: it is taken"
+    assert settings.blamed("origins", OSError("it is bad")) == "it is bad"
+
+
+def test_what_looks_like_a_setting_and_is_none_is_told_without_its_value():
+    config = Config({"countersing": {"port": 1}, "model": "gpt", "tools": {}}, ["Countersign.port=2"], FILE)
+    told = ignored_settings({"COUNTERSIGN_PROT": "5", "COUNTERSIGN_XYZ": "secret", "COUNTERSIGN_PORT": "5"}, config)
+    assert told[0] == "COUNTERSIGN_PROT is ignored, since there is no such setting; did you mean COUNTERSIGN_PORT?"
+    assert told[1].startswith("COUNTERSIGN_XYZ is ignored") and "UPSTREAM_MAP" in told[1]
+    assert told[2:] == [f"{FILE}: countersing is ignored, since it is no table of ours; did you mean countersign?"]
+    assert "secret" not in "".join(told)
+
+
+def test_an_override_of_a_table_that_is_nearly_ours_is_told_as_such():
+    told = ignored_settings({}, Config({"countersing": {"port": 1}}, ["countersing.port=1"], FILE))
+    assert told == ["-c countersing is ignored, since it is no table of ours; did you mean countersign?"]
+
+
+def test_nothing_is_told_of_settings_of_others():
+    config = Config({"model": "gpt", "countersign": {}, "countries": {}, "sandbox_mode": "read-only"}, path=FILE)
+    assert ignored_settings({"PATH": "/bin", "CODEX_HOME": "/", "COUNTERSIGN_STAMP": "never"}, config) == []

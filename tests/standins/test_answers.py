@@ -66,14 +66,28 @@ def test_a_call_an_item_and_raw_events_can_be_scripted():
     assert answers.events(ASKED) == raw
 
 
-@pytest.mark.parametrize("step", [{}, {"text": "a", "call": {}}, {"txt": "a"}, "text", 5])
-def test_a_step_that_says_nothing_or_two_things_is_refused(step):
+@pytest.mark.parametrize(
+    "step",
+    [
+        {}, {"text": "a", "call": {}}, {"txt": "a"}, "text", 5,
+        {"text": 5}, {"call": 5}, {"call": {}}, {"items": 5}, {"items": [5]}, {"events": {}}, {"events": ["x"]},
+        {"text": "a", "usage": 5},
+    ],
+)  # fmt: skip
+def test_a_step_that_says_nothing_or_two_things_or_no_sense_is_refused(step):
+    """What was of the wrong kind became a traceback when a request came."""
     with pytest.raises(ValueError, match="a step of the script must have one of text, call, items or events"):
         Answers([step])
 
 
 @pytest.mark.parametrize(
-    "content, said", [("{", "is not JSON"), ("{}", "must be a list of steps"), ("[5]", "a step of")]
+    "content, said",
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("{}", "must be a list of steps"),
+        ("[5]", "a step of"),
+    ],
 )
 def test_a_script_that_cannot_be_used_says_why(content, said, tmp_path):
     path = tmp_path / "script.json"

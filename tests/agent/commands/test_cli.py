@@ -1,5 +1,6 @@
 """`countersign` itself: what it prints, and with which code it ends."""
 
+import os
 import subprocess
 import sys
 
@@ -51,6 +52,68 @@ def test_a_bad_option_ends_with_code_2(command, option):
     done = subprocess.run([COUNTERSIGN, command, option], capture_output=True, text=True, check=False, input="")
     assert done.returncode == 2
     assert option.split("=")[0] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "there_are"), [("--stamp", "'always', 'missing', 'never'"), ("--on-failure", "'send', 'refuse'")]
+)
+def test_a_bad_choice_is_told_what_can_be_typed(option, there_are):
+    """It was told `<StampMode.ALWAYS: 'always'>`."""
+    done = subprocess.run([COUNTERSIGN, "proxy", option, "bad"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"invalid choice: 'bad' (choose from {there_are})" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["demo"], ["standin", "chatgpt"], ["standin", "desktop"]])
+def test_a_command_that_reads_no_config_takes_no_override(command):
+    """They took it and did nothing with it."""
+    assert "--config" not in subprocess.run([COUNTERSIGN, *command, "--help"], capture_output=True, text=True).stdout
+    done = subprocess.run([COUNTERSIGN, "-c", "a=secret", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"{command[0]} reads no config, so that -c 'a' cannot have an effect" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def app_server(home, *arguments, **environment):
+    """An app-server whose client says nothing and leaves."""
+    command, variables = [COUNTERSIGN, "app-server", *arguments], {**os.environ, "CODEX_HOME": str(home), **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, input="", env=variables)
+
+
+def test_the_app_server_refuses_a_socket_for_the_desktop_with_a_reason(tmp_path):
+    """It took --rpc and never listened there."""
+    done = app_server(tmp_path, "--rpc", f"unix://{tmp_path}/rpc.sock")
+    assert done.returncode == 2
+    assert "--rpc is for `countersign proxy` and `run`; the app-server's desktop speaks on stdin" in done.stderr
+    assert "--rpc" not in app_server(tmp_path, "--help").stdout
+
+
+def test_the_app_server_says_that_a_socket_in_its_surroundings_is_not_used(tmp_path):
+    address = f"unix://{tmp_path}/rpc.sock"
+    done = app_server(tmp_path, COUNTERSIGN_RPC=address)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert "COUNTERSIGN_RPC is not used: the app-server's desktop speaks on stdin and stdout" in done.stderr
+    (tmp_path / "config.toml").write_text(f'[countersign]\nrpc = "{address}"\n')
+    assert f"{tmp_path}/config.toml: countersign.rpc is not used" in app_server(tmp_path).stderr
+
+
+def test_what_looks_like_a_setting_and_is_none_is_warned_of(tmp_path):
+    (tmp_path / "config.toml").write_text("[countersing]\nport = 5\n")
+    done = app_server(tmp_path, COUNTERSIGN_PROT="5")
+    assert done.returncode == 0 and done.stderr.count(" WARNING ") == 2
+    assert "did you mean COUNTERSIGN_PORT?" in done.stderr
+    assert f"{tmp_path}/config.toml: countersing is ignored" in done.stderr
+
+
+def test_a_bad_setting_is_blamed_on_the_file_by_its_path_or_on_the_override(tmp_path):
+    (tmp_path / "config.toml").write_text('[countersign]\nport = "x"\n')
+    assert f"app-server: {tmp_path}/config.toml: countersign.port: a port must be" in app_server(tmp_path).stderr
+    done = app_server(tmp_path, "-c", "countersign.port=y")
+    assert done.returncode == 2
+    assert "app-server: -c countersign.port: a port must be" in done.stderr
+    # The file cannot be read, and is done without.
+    (tmp_path / "config.toml").write_text("[")
+    assert "app-server: -c countersign.port: " in app_server(tmp_path, "-c", "countersign.port=y").stderr
 
 
 def test_the_first_answer_of_the_app_server_imports_neither_asyncio_nor_any_library():

@@ -1,13 +1,16 @@
 """`countersign proxy`: what it prints is what an agent needs."""
 
 import asyncio
+import base64
 import contextlib
 import json
+import logging
 import shlex
 import signal
 import socket
 import ssl
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,10 +70,13 @@ def test_without_json_the_output_can_be_evaluated_by_a_shell(tmp_path):
             lines = []
             async for line in process.stdout:
                 lines.append(line.decode())
-                if b"COUNTERSIGN_RPC" in line:
+                if line.startswith(b"#"):
                     break
-            exported = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+            *exports, comment = lines
+            exported = dict(shlex.split(line)[1].split("=", 1) for line in exports)
             assert {"HTTPS_PROXY", "CODEX_CA_CERTIFICATE", "SSL_CERT_FILE", "NO_PROXY"} <= set(exported)
+            assert not any(name.startswith("COUNTERSIGN_") for name in exported)
+            assert comment.startswith("# desktop: countersign standin desktop --connect unix:///")
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
 
@@ -94,6 +100,72 @@ def test_flags_beat_the_environment_and_fixed_credentials_come_from_the_environm
             assert "correct-horse" not in done.stderr
             help_page = (await finish(COUNTERSIGN, "proxy", "--help")).stdout
             assert "--credentials" not in help_page  # argv is public
+
+    play(scenario())
+
+
+def test_the_next_countersign_of_a_shell_that_took_the_exports_works(tmp_path):
+    """COUNTERSIGN_RPC was among them, and sent the next one to the socket of the first."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            script = """
+                "$0" proxy -q > "$1" & proxy=$!
+                until [ -s "$1" ]; do sleep 0.05; done
+                . "$1"
+                "$0" run -- true; code=$?
+                kill $proxy; wait $proxy; exit $code
+            """
+            command = ["sh", "-c", script, COUNTERSIGN, str(tmp_path / "env.sh")]
+            done = await finish(*command, environment=here.environment)
+            assert done.code == 0, done.stderr
+
+    play(scenario())
+
+
+def test_a_socket_that_is_taken_is_blamed_on_where_its_path_came_from(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            address = f"unix://{tmp_path}/rpc.sock"
+            environment = {**here.environment, "COUNTERSIGN_RPC": address}
+            async with serving(COUNTERSIGN, "proxy", "--json", environment=environment):
+                for command in (["proxy"], ["run", "--", "true"]):
+                    done = await finish(COUNTERSIGN, *command, environment=environment)
+                    assert done.code == 1
+                    assert f"countersign {command[0]}: COUNTERSIGN_RPC: another process listens on" in done.stderr
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(("arguments", "level"), [([], logging.INFO), (["-v"], logging.DEBUG), (["-q"], logging.ERROR)])
+def test_each_flag_of_loudness_makes_a_difference(arguments, level):
+    """-v was the same as none."""
+    probe = """
+import logging, sys
+from agent.commands.proxy import main
+assert main([*sys.argv[1:], "--port", "x"], []) == 2
+print(logging.getLogger("proxy").getEffectiveLevel())
+"""
+
+    async def scenario():
+        done = await finish(sys.executable, "-c", probe, *arguments)
+        assert done.stdout == f"{level}\n", done.stderr
+
+    play(scenario())
+
+
+def test_a_refused_host_is_logged_with_the_option_that_admits_it(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            async with serving(COUNTERSIGN, "proxy", "--json", environment=here.environment) as proxy:
+                reader, writer = await asyncio.open_connection("127.0.0.1", proxy.facts["port"])
+                user = proxy.facts["https_proxy"].removeprefix("http://").partition("@")[0]
+                basic = base64.b64encode(user.encode()).decode()
+                writer.write(f"CONNECT a.example:443 HTTP/1.1\r\nProxy-Authorization: Basic {basic}\r\n\r\n".encode())
+                assert b"403" in await reader.readline() and b"--allow-host" in await reader.read()
+                writer.close()
+                done = await proxy.stop()
+            assert "target='a.example:443' reason=not-allowed option=--allow-host" in done.stderr
 
     play(scenario())
 

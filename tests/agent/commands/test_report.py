@@ -3,9 +3,8 @@
 import io
 
 import pytest
-from rich.console import Console
 
-from agent.commands.report import print_coverage
+from agent.commands.report import print_coverage, print_table
 from proxy.capture.coverage import Coverage, CoverageRow
 
 
@@ -15,9 +14,9 @@ def said(**counts):
     coverage = Coverage(
         **{"rows": rows, "scoped": 1, "attested": 1, "out_of_scope": 0, "refused": 0, "tunnels": 0} | counts
     )
-    console = Console(file=io.StringIO(), width=200)
-    print_coverage(coverage, console)
-    return console.file.getvalue().splitlines()[-1]
+    out = io.StringIO()
+    print_coverage(coverage, out)
+    return out.getvalue().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -37,3 +36,18 @@ def said(**counts):
 )
 def test_one_line_says_what_the_table_means(counts, line):
     assert said(**counts) == line
+
+
+def test_a_sentence_is_not_broken_where_nobodys_screen_ends(monkeypatch):
+    """It was folded at 80 columns, so that nobody could grep for it."""
+    monkeypatch.setenv("COLUMNS", "20")
+    assert said(refused=3).endswith("(0 out of scope, 0 tunnels to other hosts, 3 refused).")
+
+
+def test_a_table_in_a_file_is_not_folded_and_has_no_blanks_at_the_ends_of_its_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    out, long = io.StringIO(), "/a/path" * 20
+    print_table(("route", "status"), [(long, "ok"), ("[bold]short", "x")], out)
+    lines = out.getvalue().splitlines()
+    assert [line.split() for line in lines if "/" in line or "short" in line] == [[long, "ok"], ["[bold]short", "x"]]
+    assert lines == [line.rstrip() for line in lines]

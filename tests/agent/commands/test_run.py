@@ -70,6 +70,31 @@ def test_the_commands_own_options_and_streams_are_its_own(tmp_path):
     play(scenario())
 
 
+@pytest.mark.parametrize("between", [["--"], []])
+def test_what_stands_behind_the_first_word_of_the_command_is_the_commands_also_without_the_two_dashes(
+    tmp_path, between
+):
+    """`run sh -c true` took -c for its own, and `run sh -- x` dropped the dashes."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            script = 'printf "%s\\n" "$*"'
+            command = ["-q", *between, "sh", "-c", script, "0", "--port", "x", "--", "-v"]
+            done = await finish(COUNTERSIGN, "run", *command, environment=here.environment)
+            assert (done.code, done.stdout) == (0, "--port x -- -v\n")
+
+    play(scenario())
+
+
+def test_an_option_that_does_not_exist_is_not_taken_for_the_command(tmp_path):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "run", "--bogus", "touch", str(tmp_path / "made"))
+        assert done.code == 2 and "--bogus" in done.stderr
+        assert not (tmp_path / "made").exists()
+
+    play(scenario())
+
+
 def test_the_child_is_led_through_the_proxy_and_not_told_fixed_credentials_twice(tmp_path):
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here:
@@ -99,7 +124,38 @@ def test_an_announced_desktop_is_waited_for_and_its_absence_is_told(tmp_path):
                 environment=here.environment,
             )  # fmt: skip
             assert done.code == 0
-            assert "no desktop that makes tokens came to" in done.stderr
+            line = (
+                f"no desktop that makes tokens came to unix://{rpc} within 0.2 s; the command runs without attestation"
+            )
+            assert line in done.stderr  # in one piece, however long the path
+
+    play(scenario())
+
+
+def test_a_desktop_is_not_awaited_where_none_is_asked(tmp_path):
+    """It waited, and then said that the command would run without attestation."""
+
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            started = tmp_path / "started"
+            command = [COUNTERSIGN, "run", "--wait-desktop", "60", "touch", str(started)]
+            environment = {**here.environment, "COUNTERSIGN_STAMP": "never"}
+            done = await finish(*command, environment=environment)
+            assert done.code == 2 and not started.exists()
+            assert "--wait-desktop: no desktop is asked, since COUNTERSIGN_STAMP is 'never'" in done.stderr
+            command = [COUNTERSIGN, "run", "--rpc", f"unix://{tmp_path}/rpc.sock", "touch", str(started)]
+            done = await finish(*command, environment=environment)
+            assert done.code == 0 and started.exists() and "desktop" not in done.stderr
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("wanted", ["nan", "inf", "-1", "soon"])
+def test_a_wait_that_is_no_number_of_seconds_is_refused(wanted):
+    async def scenario():
+        done = await finish(COUNTERSIGN, "run", "--wait-desktop", wanted, "--", "true")
+        assert done.code == 2
+        assert f"--wait-desktop: a finite number of seconds is needed, 0 or more, found '{wanted}'" in done.stderr
 
     play(scenario())
 

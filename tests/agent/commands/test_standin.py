@@ -50,7 +50,15 @@ def test_the_stand_in_prints_how_to_reach_it_and_records_what_arrived(tmp_path):
     [
         (["chatgpt", "--fault", "explode"], "a fault must be [WHERE:]KIND[:TIMES]"),
         (["chatgpt", "--fault", "post:500:0"], "a fault must be [WHERE:]KIND[:TIMES]"),
-        (["chatgpt", "--script", "/no/such/file"], "/no/such/file"),
+        (["chatgpt", "--script", "/no/such/file"], "--script: '/no/such/file' cannot be read: No such file"),
+        (["chatgpt", "--name", "bad name"], "a host name is needed, such as chatgpt.example, found 'bad name'"),
+        (["chatgpt", "--name", "*.a.example"], "found '*.a.example'"),
+        (["chatgpt", "--name", ""], "found ''"),
+        (["chatgpt", "--event-delay", "nan"], "a finite number of seconds is needed, 0 or more, found 'nan'"),
+        (["chatgpt", "-c", "countersign.port=1"], "unrecognized arguments: -c"),
+        (["desktop", "--connect", "unix:///x", "--delay", "-1"], "a finite number of seconds is needed"),
+        (["desktop", "--connect", "unix:///x", "--patience", "nan"], "a finite number of seconds is needed"),
+        (["desktop", "--connect", "unix:///x", "--patience", "inf"], "a finite number of seconds is needed"),
         (["chatgpt", "--port", "99999"], "a port must be 0 to 65535"),
         (["chatgpt", "--port", "-5"], "a port must be 0 to 65535"),
         (["chatgpt", "--port", "x"], "a port must be 0 to 65535"),
@@ -58,8 +66,8 @@ def test_the_stand_in_prints_how_to_reach_it_and_records_what_arrived(tmp_path):
         (["chatgpt", "--directory", "/proc"], "cannot write '/proc/auth.json'"),
         (["chatgpt", "--record", "/nonexistent/x"], "cannot write the record '/nonexistent/x'"),
         (["desktop", "--connect", "tcp://x"], "an RPC address must be unix://PATH"),
-        (["elsewhere"], "name one: chatgpt or desktop"),
-        ([], "name one: chatgpt or desktop"),
+        (["elsewhere"], "name a stand-in, chatgpt or desktop; found 'elsewhere'"),
+        ([], "name a stand-in, chatgpt or desktop; found none"),
     ],
 )
 def test_a_stand_in_that_cannot_be_started_says_why_with_code_2(arguments, problem):
@@ -122,6 +130,14 @@ def test_what_it_writes_is_only_for_its_owner_and_a_record_holds_no_sign_in(tmp_
     play(scenario())
 
 
+def test_help_says_what_each_stand_in_is_for():
+    async def scenario():
+        shown = (await finish(COUNTERSIGN, "standin", "--help")).stdout
+        assert "chatgpt   serve what an agent needs" in shown and "desktop   connect to the socket" in shown
+
+    play(scenario())
+
+
 def test_help_says_that_a_record_holds_tokens():
     async def scenario():
         shown = (await finish(COUNTERSIGN, "standin", "chatgpt", "--help")).stdout
@@ -158,17 +174,55 @@ def test_a_desktop_without_a_proxy_gives_up_and_says_so(tmp_path):
     play(scenario())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_desktop_that_waits_for_its_socket_can_be_stopped(tmp_path, number):
+    """It noticed a signal only when it had connected, or not at all."""
+
+    async def scenario():
+        rpc = tmp_path / "rpc.sock"
+        dialled = asyncio.Event()
+
+        async def mute(reader, writer):
+            dialled.set()
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_unix_server(mute, rpc):
+            command = [COUNTERSIGN, "standin", "desktop", "--connect", f"unix://{rpc}", "--patience", "60"]
+            process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+            await dialled.wait()
+            process.send_signal(number)
+            _, stderr = await process.communicate()
+            assert (process.returncode, stderr) == (128 + number, b"")
+
+    play(scenario())
+
+
+def test_a_desktop_that_is_stopped_when_connected_tells_how_often_it_was_asked(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT()) as here:
+            rpc = f"unix://{tmp_path}/rpc.sock"
+            async with serving(COUNTERSIGN, "proxy", "--json", "--rpc", rpc, environment=here.environment):
+                command = [COUNTERSIGN, "standin", "desktop", "--connect", rpc]
+                async with serving(*command, environment=here.environment) as desktop:
+                    done = await desktop.stop()
+            assert (done.code, done.stdout, done.stderr) == (0, '{"asked": 0}\n', "")
+
+    play(scenario())
+
+
 def test_the_demo_shows_both_transports_attested(tmp_path):
     async def scenario():
         done = await finish(COUNTERSIGN, "demo")
         assert done.code == 0, done.stderr
         assert done.stderr == ""
+        assert all(line == line.rstrip() for line in done.stdout.splitlines())
         rows = [line.split() for line in done.stdout.splitlines()]
         assert [RESPONSES, "websocket", "2", "2", "ok"] in rows
         assert [RESPONSES, "post", "1", "1", "ok"] in rows
         assert ["/backend-api/codex/models", "get", "2", "0", "none"] in rows
         assert done.stdout.count('{"v":1,"s":0,"t":"v1.standin-') == 3
-        assert "All 3 scoped requests arrived with a token of their own" in done.stdout
+        assert "All 3 scoped requests arrived with a token of their own; the other 2 arrived without.\n" in done.stdout
 
     play(scenario())
 
