@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.sandbox.discovery import bundled
+from tests.bubblewrap import BWRAP
 from tests.processes import COUNTERSIGN
 from tests.sandbox.attempts import NOT_RUN, Told, attempt, carry_out, environment
 from tests.sandbox.place import Place, as_user, with_mounts
@@ -217,7 +218,7 @@ FAKES = {
     "nothing": "exit 0",
     "too-old": "echo 'usage: bwrap --ro-bind --as-pid-1'",
     "crashes": "kill -SEGV $$",
-    "cannot-make-namespaces": '[ "$1" = --help ] && exec /usr/bin/bwrap --help; echo "No permissions" >&2; exit 1',
+    "cannot-make-namespaces": f'[ "$1" = --help ] && exec {BWRAP} --help; echo "No permissions" >&2; exit 1',
     "not-a-program": None,
 }
 
@@ -262,7 +263,7 @@ def test_a_bubblewrap_that_a_tool_could_have_put_there_is_not_even_asked(place: 
     root = place.outside / "root"
     root.mkdir()
     directory = {"cwd": place.project, "below-cwd": place.project / "bin", "writable-root": root / "bin"}.get(where)
-    fake(place, directory or place.project, 'exec /usr/bin/bwrap "$@"')
+    fake(place, directory or place.project, f'exec {BWRAP} "$@"')
     if directory is None:
         directory = place.outside / "bin"
         directory.symlink_to(place.project)
@@ -273,7 +274,7 @@ def test_a_bubblewrap_that_a_tool_could_have_put_there_is_not_even_asked(place: 
 
     # The same one where a tool cannot have put it is used.
     elsewhere = place.outside / "trusted"
-    fake(place, elsewhere, 'exec /usr/bin/bwrap "$@"')
+    fake(place, elsewhere, f'exec {BWRAP} "$@"')
     told = place.confined(outcomes, [str(place.outside)], environ=with_path(elsewhere, "/usr/bin", "/bin"))
     assert told.value == ["EROFS"]
     assert "--new-session" in (place.outside / "asked").read_text()

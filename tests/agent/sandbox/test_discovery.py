@@ -13,8 +13,9 @@ import pytest
 
 from agent.sandbox.discovery import bundled, find_bubblewrap, wsl_version
 from tests.agent.sandbox.children import in_child
+from tests.bubblewrap import BWRAP
 
-REAL = "/usr/bin/bwrap"
+REAL = BWRAP
 
 
 class Script:
@@ -226,7 +227,7 @@ for path in ("/nowhere", {str(useless.directory)!r}):
     found = find_bubblewrap({{"PATH": path}}, "/nowhere", [])
     print(found.bubblewrap, found.missing)
 """
-    hidden = ["bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--tmpfs", os.path.dirname(bundled())]
+    hidden = [BWRAP, "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--tmpfs", os.path.dirname(bundled())]
     done = subprocess.run([*hidden, sys.executable, "-c", story], capture_output=True, text=True, check=True)
     nothing, failed = done.stdout.splitlines()
     assert nothing == "None bubblewrap cannot be used: no 'bwrap' is on PATH, and none came with us"

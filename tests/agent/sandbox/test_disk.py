@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.sandbox.disk import Kind, RealDisk, Route
 from tests.agent.sandbox.children import become_nobody, in_child
 from tests.agent.sandbox.imagined_disk import DIRECTORY, File, ImaginedDisk, Link
+from tests.bubblewrap import BWRAP
 
 DISK = ImaginedDisk(
     {
@@ -175,7 +176,7 @@ def test_a_directory_on_a_read_only_mount_is_sealed(tmp_path):
     def sealed(how):
         ask = f"import sys; sys.path[:0] = {sys.path!r}\nfrom agent.sandbox.disk import RealDisk\n"
         ask += f"print(RealDisk().is_sealed({str(tmp_path)!r}))"
-        bind = ["bwrap", "--bind", "/", "/", "--dev", "/dev", how, str(tmp_path), str(tmp_path)]
+        bind = [BWRAP, "--bind", "/", "/", "--dev", "/dev", how, str(tmp_path), str(tmp_path)]
         return subprocess.run([*bind, sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
 
     assert sealed("--ro-bind") == "True\n"

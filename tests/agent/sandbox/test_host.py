@@ -9,6 +9,7 @@ from agent.sandbox.host import look, places
 from agent.sandbox.plan import Options
 from agent.sandbox.policy import DISABLED, Places, resolve
 from tests.agent.sandbox.policies import ENABLED, policy
+from tests.bubblewrap import BWRAP
 
 WITHOUT_PATH = {"PATH": "/nowhere"}
 
@@ -43,10 +44,10 @@ def test_a_bubblewrap_in_a_writable_root_or_in_the_command_s_directory_is_not_ta
     directory = tmp_path / "bin"
     directory.mkdir()
     (tmp_path / "link").symlink_to("bin")
-    (directory / "bwrap").symlink_to("/usr/bin/bwrap")
+    (directory / "bwrap").symlink_to(BWRAP)
     planted = directory / "planted" / "bwrap"
     planted.parent.mkdir()
-    planted.write_text('#!/bin/sh\nexec /usr/bin/bwrap "$@"\n')
+    planted.write_text(f'#!/bin/sh\nexec {BWRAP} "$@"\n')
     planted.chmod(0o755)
     environ = {"PATH": str(planted.parent)}
 

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 
 import pytest
 
-from agent.sandbox.discovery import bundled
 from agent.sandbox.init import Init
 from agent.sandbox.plan import INFO_FD
+from tests.bubblewrap import BWRAP
 
-BWRAP = shutil.which("bwrap") or bundled()
 VIEW = (
     "--ro-bind",
     "/",

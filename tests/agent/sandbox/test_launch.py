@@ -14,6 +14,7 @@ from agent.sandbox.launch import prepare, spawn
 from agent.sandbox.plan import Backend, Placeholder, SandboxPlan, SandboxUnavailable
 from agent.sandbox.seccomp import NetworkFilter, program
 from tests.agent.sandbox.policies import ENABLED, as_json
+from tests.bubblewrap import BWRAP
 
 # Runs a command as `run_here` does, under a profile and in the working directory of its own.
 STORY = f"""
@@ -198,7 +199,7 @@ def test_a_descriptor_that_the_caller_left_open_does_not_reach_a_confined_comman
 
 
 def test_what_starts_bubblewrap_gives_it_the_streams_and_what_its_words_name():
-    view = ("/usr/bin/bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--seccomp", "3", "--")
+    view = (BWRAP, "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--seccomp", "3", "--")
     filtered = program(NetworkFilter.NETWORK_ON, os.uname().machine)
     plan = SandboxPlan(Backend.BUBBLEWRAP, (*view, "ls", "/proc/self/fd"), "/", seccomp=filtered)
     left_open, null = os.open("/", os.O_RDONLY), os.open(os.devnull, os.O_RDWR)
@@ -310,7 +311,7 @@ def test_a_placeholder_that_cannot_be_made_refuses_the_command(workspace):
 
 
 def test_a_command_line_that_is_too_long_for_the_kernel_is_refused_with_advice():
-    plan = SandboxPlan(Backend.BUBBLEWRAP, ("/usr/bin/bwrap", "--", "echo", "x" * 200_000), "/")
+    plan = SandboxPlan(Backend.BUBBLEWRAP, (BWRAP, "--", "echo", "x" * 200_000), "/")
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SandboxUnavailable, match="Argument list too long; deny or grant whole directories"):
         spawn(plan, {}, None, {})

@@ -15,6 +15,7 @@ from agent.sandbox import placeholders
 from agent.sandbox.placeholders import Placeholders, Stale, guard
 from agent.sandbox.state import state_directory
 from tests.agent.sandbox.children import in_child, outcome
+from tests.bubblewrap import BWRAP
 
 AS_DIRECTORY, AS_FILE = True, False
 
@@ -333,7 +334,7 @@ try:
 except StateUnusable as exc:
     print("refused:", exc.strerror)
 """
-    bwrap = ["bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", str(tmp_path / "shm"), "/dev/shm"]
+    bwrap = [BWRAP, "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", str(tmp_path / "shm"), "/dev/shm"]
     return subprocess.run([*bwrap, sys.executable, "-c", story], capture_output=True, text=True, check=True).stdout
 
 

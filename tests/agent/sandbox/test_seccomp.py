@@ -1,7 +1,6 @@
 """The seccomp programs, decided by an interpreter of our own for both machines, and by the kernel under bubblewrap."""
 
 import os
-import shutil
 import subprocess
 import sys
 from itertools import product
@@ -11,6 +10,7 @@ import pytest
 from agent.sandbox.seccomp import NetworkFilter, UnsupportedArchitecture, program
 from tests.agent.sandbox import bpf
 from tests.agent.sandbox.children import MACHINE
+from tests.bubblewrap import BWRAP
 
 RESTRICTED, PROXY_ROUTED, NETWORK_ON = NetworkFilter
 
@@ -144,7 +144,7 @@ print(
 
 
 def under_bubblewrap(*options: str, descriptors: tuple[int, ...] = ()) -> list[str]:
-    bwrap = shutil.which("bwrap")
+    bwrap = BWRAP
     assert bwrap, "the tests of the sandbox need bubblewrap; install it"
     command = [bwrap, "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-user", *options, "--"]
     python = [sys.executable, "-I", "-S", "-c", ATTEMPTS]
