@@ -46,7 +46,7 @@ def prepare(
     """Plan, and make the placeholders that the plan wants; plan again if the disk changed in between.
 
     Args:
-        guarded: Called before the first placeholder is made: whoever removes it if we are killed must be there then.
+        guarded: Called before anything is held: whoever cleans up if we are killed must be there then.
 
     Returns:
         The plan, and what to release once the sandbox is gone; None where nothing is masked.
@@ -62,7 +62,8 @@ def prepare(
         from agent.sandbox.placeholders import Placeholders, Stale
         from agent.sandbox.state import state_directory
 
-        if plan.placeholders and guarded is not None:
+        # Also where another launch has made them: ours may be the last that holds them, and its sandbox outlive us.
+        if guarded is not None:
             guarded()
         try:
             records = Placeholders(state_directory())
