@@ -64,7 +64,11 @@ def test_it_is_gone_when_the_run_fails(runs):
 def test_a_second_removal_does_nothing():
     run = RunDirectory()
     run.remove()
+    assert not run.path.exists()
+    run.path.mkdir()
     run.remove()
+    assert run.path.exists(), "what is there by now is somebody else's"
+    run.path.rmdir()
 
 
 def test_what_a_killed_process_left_is_swept_by_the_next_run(runs, child):

@@ -111,8 +111,9 @@ def test_it_is_renewed_by_itself_before_it_ends(run, stage):
         lifetime = dt.timedelta(seconds=0.6)
         async with stage(ca_lifetime=lifetime, on_renewed=lambda _: renewed.set()):
             await renewed.wait()
+        return renewed.is_set()
 
-    run(scenario())
+    assert run(scenario())
 
 
 def test_where_nobody_can_be_told_the_log_says_in_time_that_it_ends(run, stage, caplog):

@@ -283,7 +283,8 @@ def test_retry_after_is_a_number_of_seconds(text, seconds):
 
 @given(st.none() | st.integers(), st.dictionaries(st.text(max_size=5), JSON), st.text() | JSON.map(json.dumps))
 def test_every_answer_is_some_failure(status, headers, body):
-    judge(failure(status, headers, body))
+    failed = failure(status, headers, body)
+    assert isinstance(judge(failed).retryable, bool) and str(failed)
 
 
 # What a failure means: the table of retries

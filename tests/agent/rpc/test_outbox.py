@@ -102,6 +102,8 @@ def test_closing_lets_everybody_go_on(run):
         await waiting
         await outbox.drained()
         outbox.put("late")
-        await outbox.send_all(Reader())
+        reader = Reader()
+        await outbox.send_all(reader)
+        assert reader.read == [], "nothing is sent to who is gone"
 
     run(scenario())

@@ -99,9 +99,13 @@ def test_the_regular_expression_matches_what_the_slow_matcher_matches(pattern, p
 @given(st.text("ab/*?[]!^-{},\\.", max_size=8))
 def test_a_pattern_gives_a_regular_expression_or_is_refused(pattern):
     try:
-        re.compile(to_regex(pattern))
-    except (ValueError, re.PatternError):
-        return
+        regex = re.compile(to_regex(pattern))
+    except ValueError as refused:
+        assert str(refused)
+    except re.PatternError:
+        assert "[" in pattern, "only a class can end before it begins"
+    else:
+        assert regex.fullmatch("\n") is None or set(pattern) & set("*?[{")
 
 
 # Each row was tried on codex 0.169.
