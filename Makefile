@@ -45,7 +45,7 @@ bench: $(DEV_STAMP)
 lock:
 	uv pip compile -q pyproject.toml --extra checkout --universal --python-version 3.13 --generate-hashes --no-emit-index-url \
 		--no-header -o requirements/run.txt
-	uv pip compile -q pyproject.toml --extra checkout --extra dev --universal --python-version 3.13 --generate-hashes \
+	uv pip compile -q pyproject.toml --extra checkout --extra dev --extra otel --universal --python-version 3.13 --generate-hashes \
 		--no-emit-index-url --no-header -c requirements/run.txt -o requirements/dev.txt
 
 clean:
