@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mitmproxy import http
 from mitmproxy.connection import Client
@@ -24,6 +23,7 @@ from mitmproxy.proxy.layers.tls import HTTP_ALPNS, parse_client_hello
 
 from proxy.credentials import Credentials
 from proxy.scope import Scope, Target, normal_host
+from proxy.tunnel import HEAD_SENT, Tunnel
 from proxy.upstream import UpstreamMap, refused_address
 
 logger = logging.getLogger(__name__)
@@ -35,26 +35,9 @@ _MAX_HELLO_BYTES = 64 * 1024
 # Of how many of its addresses a name is tried.
 MOST_ADDRESSES = 4
 
-# Set in the metadata of a flow when the head of its request is written upstream.
-HEAD_SENT = "countersign head sent"
-
 
 class UpstreamRefused(Exception):
     """There is no address that may be connected to; the text says why."""
-
-
-@dataclass(slots=True)
-class Tunnel:
-    """An admitted CONNECT.
-
-    `sni` is the name in the client's ClientHello, None until there was one; `addresses` is where its upstream is, none
-    until it was looked up.
-    """
-
-    target: Target
-    intercepted: bool
-    sni: str | None = None
-    addresses: tuple[tuple[str, int], ...] = ()
 
 
 class Gate:
@@ -63,6 +46,7 @@ class Gate:
     Args:
         tunnels: The admitted tunnels by client connection id; kept here, read by the stamper.
         on_tunnel: Called for each admitted CONNECT to a host that is not intercepted.
+        on_tunnel_end: Called when its connection is closed, or could not be made.
     """
 
     name = "nextlayer"
@@ -73,13 +57,15 @@ class Gate:
         credentials: Credentials,
         upstream: UpstreamMap,
         tunnels: dict[str, Tunnel],
-        on_tunnel: Callable[[Target], None],
+        on_tunnel: Callable[[Tunnel], None],
+        on_tunnel_end: Callable[[Tunnel], None],
     ) -> None:
         self._scope = scope
         self._credentials = credentials
         self._upstream = upstream
         self._tunnels = tunnels
         self._on_tunnel = on_tunnel
+        self._on_tunnel_end = on_tunnel_end
 
     # Connections
 
@@ -95,7 +81,12 @@ class Gate:
             client.error = "only loopback peers may connect"
 
     def client_disconnected(self, client: Client) -> None:
-        self._tunnels.pop(client.id, None)
+        self._end(client.id)
+
+    def _end(self, client_id: str) -> None:
+        tunnel = self._tunnels.pop(client_id, None)
+        if tunnel is not None and not tunnel.intercepted:
+            self._on_tunnel_end(tunnel)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Admit a CONNECT, or answer it here. A raised exception would admit it, hence the catch-all."""
@@ -110,7 +101,7 @@ class Gate:
 
         A second CONNECT on it would crash mitmproxy's handler, which still has the first server, and hang the client.
         """
-        self._tunnels.pop(flow.client_conn.id, None)
+        self._end(flow.client_conn.id)
         if flow.response is not None:
             flow.response.headers["Connection"] = "close"
 
@@ -132,9 +123,9 @@ class Gate:
         intercepted = self._scope.intercepts(target)
         # The name that the upstream certificate must carry, whatever address is connected to.
         flow.server_conn.sni = target.host
-        self._tunnels[flow.client_conn.id] = Tunnel(target, intercepted)
+        self._tunnels[flow.client_conn.id] = tunnel = Tunnel(target, intercepted)
         if not intercepted:
-            self._on_tunnel(target)
+            self._on_tunnel(tunnel)
         return None
 
     async def addresses(self, client_id: str) -> Sequence[tuple[str, int]]:
@@ -225,7 +216,7 @@ class Gate:
             name = (hello.sni or "").lower().rstrip(".")
             if any(name == target.host for target in self._scope.intercepted):
                 return self._refuse_untouched(context, tunnel, "sni-of-a-scoped-host")
-        return layers.TCPLayer(context, ignore=True)
+        return _Untouched(context, tunnel)
 
     def _refuse_untouched(self, context: Context, tunnel: Tunnel, reason: str) -> layer.Layer:
         logger.warning("tunnel closed target=%s reason=%s", tunnel.target, reason)
@@ -239,6 +230,22 @@ class _Http(layers.HttpLayer):
         if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
             self.streams[event.stream_id].flow.metadata[HEAD_SENT] = True
         yield from super().event_to_child(child, event)
+
+
+class _Untouched(layers.TCPLayer):
+    """Relays the bytes of a tunnel, and counts them."""
+
+    def __init__(self, context: Context, tunnel: Tunnel) -> None:
+        super().__init__(context, ignore=True)
+        self._tunnel = tunnel
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.DataReceived):
+            if event.connection is self.context.client:
+                self._tunnel.sent_bytes += len(event.data)
+            else:
+                self._tunnel.received_bytes += len(event.data)
+        yield from super().handle_event(event)
 
 
 class _Refuse(layer.Layer):

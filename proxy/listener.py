@@ -21,7 +21,8 @@ from mitmproxy.proxy import commands, events, layers, mode_specs
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO
 
-from proxy.gate import Gate, Tunnel, UpstreamRefused
+from proxy.gate import Gate, UpstreamRefused
+from proxy.tunnel import Tunnel
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import datetime as dt
 import itertools
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +20,15 @@ from cryptography import x509
 
 from proxy import slim
 from proxy.attestation import ATTESTATION_BUDGET_S, AttestationProvider
-from proxy.capture.exchange import Exchange, Stamp, Transport
+from proxy.capture.exchange import Exchange
+from proxy.capture.observation import Observation
 from proxy.child_environment import child_environment
 from proxy.credentials import Credentials
 from proxy.modes import OnFailure, StampMode
+from proxy.recorder import Recorder
 from proxy.run_authority import RunAuthority
-from proxy.scope import Scope, Target
+from proxy.scope import Scope
+from proxy.tunnel import Tunnel
 from proxy.upstream import UpstreamMap
 
 slim.install()
@@ -34,7 +36,7 @@ slim.install()
 from mitmproxy import master, options  # noqa: E402
 from mitmproxy.addons import core, proxyserver, tlsconfig  # noqa: E402
 
-from proxy.gate import Gate, Tunnel  # noqa: E402
+from proxy.gate import Gate  # noqa: E402
 from proxy.listener import Limits, Listener  # noqa: E402
 from proxy.stamp import Stamper  # noqa: E402
 
@@ -82,7 +84,8 @@ class ProxyServer:
         run_directory: A 0700 directory for the CA key and the bundles; the caller removes it.
         port: 0 for any free port.
         timeout_s: Seconds to wait for a token.
-        on_exchange: Called when a request or tunnel is over; see `Stamper`.
+        on_exchange: Called once for each request and tunnel; see `Recorder`.
+        observation: Who is told more of them; see there.
         on_renewed: Called with the PEM of each authority after the first, which is issued in time before the last one
             expires, and which clients must trust from then on. None where the clients are not ours to tell: then there
             is no other one, and the log says so, early.
@@ -107,6 +110,7 @@ class ProxyServer:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
         ca_lifetime: dt.timedelta = CA_LIFETIME,
         on_renewed: Callable[[bytes], None] | None = None,
+        observation: Observation | None = None,
     ) -> None:
         self.credentials = credentials
         self._scope = scope
@@ -117,13 +121,12 @@ class ProxyServer:
         self._watch: asyncio.Task[None] | None = None
         self._upstream = upstream
         self._wanted_port = port
-        self._on_exchange = on_exchange
-        self._numbers = itertools.count(1)
         tunnels: dict[str, Tunnel] = {}
-        self._gate = Gate(scope, credentials, upstream, tunnels, self._tunnel_opened)
-        self._stamper = Stamper(
-            scope, tunnels, provider, mode, on_failure, timeout_s, self._numbers, on_exchange
+        recorder = Recorder(itertools.count(1), on_exchange, observation)
+        self._gate = Gate(
+            scope, credentials, upstream, tunnels, recorder.tunnel_opened, recorder.tunnel_ended
         )  # fmt: skip
+        self._stamper = Stamper(scope, tunnels, provider, mode, on_failure, timeout_s, recorder)
         self._listener = Listener(self._gate, tunnels, limits)
         self._master: master.Master
         self.port = 0
@@ -248,21 +251,6 @@ class ProxyServer:
         """What a child process needs, on top of its `own` environment, to go through the proxy and to trust it."""
         hosts = (target.host for target in self._scope.intercepted)
         return child_environment(self.url, str(self.bundle_file), str(self._authority.node_file), hosts, own)
-
-    def _tunnel_opened(self, target: Target) -> None:
-        self._on_exchange(
-            Exchange(
-                number=next(self._numbers),
-                started_at=time.time(),
-                transport=Transport.TUNNEL,
-                host=target.host,
-                port=target.port,
-                method="CONNECT",
-                path="",
-                route=None,
-                stamp=Stamp.NOT_SCOPED,
-            )
-        )
 
 
 def _now() -> dt.datetime:

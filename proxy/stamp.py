@@ -9,12 +9,10 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Mapping
 
 from mitmproxy import http, tcp
+from mitmproxy.connection import Client
 
 from proxy.attestation import (
     ATTESTATION_HEADER,
@@ -23,36 +21,14 @@ from proxy.attestation import (
     attest,
     open_envelope,
 )
-from proxy.capture.exchange import Exchange, Stamp, Transport
-from proxy.gate import HEAD_SENT, Tunnel
+from proxy.capture.exchange import Stamp
 from proxy.modes import OnFailure, StampMode
 from proxy.realtime_calls import RealtimeCalls
+from proxy.recorder import Record, Recorder
 from proxy.scope import REALTIME_CALL, Covered, Refused, RequestHead, Scope, is_websocket_upgrade
+from proxy.tunnel import Tunnel
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Record:
-    """An exchange while it is under way."""
-
-    number: int
-    tunnel: Tunnel
-    metadata: Mapping[str, Any]  # of the flow
-    started_at: float
-    started: float
-    covered: Covered | None = None
-    is_upgrade: bool = False
-    stamp: Stamp = Stamp.NOT_SCOPED
-    header: str | None = None  # stays in this module: an exchange gets its status and the length of its token
-    thread_id: str | None = None
-    waited_s: float | None = None
-    first_byte_s: float | None = None
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the head of the request went upstream, and with it the header; a body may have been cut."""
-        return HEAD_SENT in self.metadata
 
 
 class Stamper:
@@ -61,9 +37,7 @@ class Stamper:
     Args:
         tunnels: The admitted tunnels by client connection id.
         timeout_s: Seconds to wait for a token.
-        numbers: Gives each exchange its number.
-        on_exchange: Called once for each request inside an intercepted tunnel, when its answer is complete or has
-            failed; for a WebSocket when its handshake is answered.
+        recorder: Is told what becomes of each request.
     """
 
     def __init__(
@@ -74,8 +48,7 @@ class Stamper:
         mode: StampMode,
         on_failure: OnFailure,
         timeout_s: float,
-        numbers: Iterator[int],
-        on_exchange: Callable[[Exchange], None],
+        recorder: Recorder,
     ) -> None:
         self._scope = scope
         self._tunnels = tunnels
@@ -83,9 +56,7 @@ class Stamper:
         self._mode = mode
         self._on_failure = on_failure
         self._timeout_s = timeout_s
-        self._numbers = numbers
-        self._on_exchange = on_exchange
-        self._records: dict[str, _Record] = {}
+        self._recorder = recorder
         self._calls = RealtimeCalls()
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -98,15 +69,15 @@ class Stamper:
             if tunnel is None:
                 flow.response = _answer(400, "this proxy takes CONNECT requests only")
                 return
-            record = _Record(next(self._numbers), tunnel, flow.metadata, time.time(), time.monotonic())
-            self._records[flow.id] = record
+            record = self._begin(flow, tunnel)
             refused = await self._stamp(flow, record, native)
             if refused is not None:
                 record.stamp, record.header = Stamp.REFUSED, None
                 logger.warning("request refused number=%d status=%d", record.number, refused.status)
                 flow.response = _answer(refused.status, refused.reason)
-                return
-            flow.request.stream = True
+            else:
+                flow.request.stream = self._watched(record, True)
+            self._recorder.decided(record, flow.request.headers.fields)
         except Exception as exc:
             # The type, and at DEBUG the places: a text might quote the header.
             logger.error("stamping failed error=%s", type(exc).__name__)
@@ -114,10 +85,37 @@ class Stamper:
             flow.request.headers.pop(ATTESTATION_HEADER, None)
             flow.request.stream = False
             flow.response = _answer(502, "the proxy failed to stamp this request; nothing was sent")
-            if flow.id in self._records:
-                self._records[flow.id].stamp = Stamp.REFUSED
+            if (known := self._recorder.find(flow.id)) is not None:
+                known.stamp, known.header = Stamp.REFUSED, None
 
-    async def _stamp(self, flow: http.HTTPFlow, record: _Record, native: list[str]) -> Refused | None:
+    def _begin(self, flow: http.HTTPFlow, tunnel: Tunnel) -> Record:
+        server = flow.server_conn
+        connect_s = None
+        if not tunnel.used and server.timestamp_start is not None and server.timestamp_tls_setup is not None:
+            connect_s = server.timestamp_tls_setup - server.timestamp_start
+        tunnel.used = True
+        raw = flow.request.data
+        return self._recorder.begin(
+            flow.id,
+            tunnel,
+            flow.client_conn.id,
+            flow.metadata,
+            raw.method,
+            raw.path,
+            flow.request.http_version,
+            connect_s,
+        )
+
+    def _watched(self, record: Record, from_client: bool) -> Callable[[bytes], bytes]:
+        """For mitmproxy's `stream`: passes each piece on as it is."""
+
+        def see(data: bytes) -> bytes:
+            self._recorder.carried(record, from_client, data)
+            return data
+
+        return see
+
+    async def _stamp(self, flow: http.HTTPFlow, record: Record, native: list[str]) -> Refused | None:
         """Set the header where it belongs. A returned refusal is answered instead of forwarding."""
         if flow.request.is_http10:  # no Host needed, no upgrade possible: nothing of the scope was written for it
             return Refused(505, "inside a tunnel HTTP/1.1 or HTTP/2 must be spoken")
@@ -172,6 +170,8 @@ class Stamper:
     def request(self, flow: http.HTTPFlow) -> None:
         """The body is through. HTTP/2 trailers follow, which an upstream may merge into the headers."""
         try:
+            if (record := self._recorder.find(flow.id)) is not None:
+                record.sent_s = time.monotonic() - record.started
             if flow.request.trailers:
                 _drop(flow.request.trailers, {_ATTESTATION, *_OURS_ALONE})
         except Exception as exc:
@@ -181,11 +181,11 @@ class Stamper:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """From here the response body streams, on all routes: a buffered SSE stream would hold every delta back."""
         try:
-            record = self._records.get(flow.id)
+            record = self._recorder.find(flow.id)
             if record is None or flow.response is None:
                 return
-            record.first_byte_s = time.monotonic() - record.started
             status = flow.response.status_code
+            self._recorder.answered(record, status, flow.response.headers.fields)
             if status == 101 and not record.is_upgrade:
                 # Else mitmproxy would make a raw tunnel of the connection, past every check.
                 logger.warning("connection closed number=%d reason=unasked-101", record.number)
@@ -197,65 +197,29 @@ class Stamper:
                     self._calls.opened(location, record.header, time.monotonic())
                 elif record.covered.call_id is not None and status == 101:
                     self._calls.joined(record.covered.call_id)
-            flow.response.stream = status != 101
+            flow.response.stream = status != 101 and self._watched(record, False)
         except Exception as exc:
             logger.error("response failed error=%s", type(exc).__name__)
             flow.kill()
 
     def response(self, flow: http.HTTPFlow) -> None:
-        self._finish(flow, None)
+        self._recorder.finish(flow.id, None)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        self._finish(flow, _without_peer_bytes(flow.error.msg) if flow.error else "unknown")
+        self._recorder.finish(flow.id, _without_peer_bytes(flow.error.msg) if flow.error else "unknown")
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
-        """A piece of an open WebSocket went by. It is relayed as it is; nothing of it is kept."""
+        """A piece of an open WebSocket goes by. It is relayed as it is; nothing of it is kept here."""
+        for message in flow.messages:
+            self._recorder.relayed(flow.client_conn.id, message.from_client, message.content)
         flow.messages.clear()
+
+    def client_disconnected(self, client: Client) -> None:
+        self._recorder.disconnected(client.id)
 
     def close(self) -> None:
         """Report what is still under way, when the proxy stops."""
-        for record in list(self._records.values()):
-            self._emit(record, None, None, "the proxy stopped")
-        self._records.clear()
-
-    def _finish(self, flow: http.HTTPFlow, error: str | None) -> None:
-        record = self._records.pop(flow.id, None)
-        if record is not None:
-            self._emit(record, flow.request, flow.response, error)
-
-    def _emit(
-        self, record: _Record, request: http.Request | None, response: http.Response | None, error: str | None
-    ) -> None:
-        stamp, header = record.stamp, record.header
-        if not record.is_sent and stamp not in (Stamp.REFUSED, Stamp.NOT_SCOPED):
-            stamp, header = Stamp.UNSENT, None  # what was set on it is no proof that it arrived
-        opened = None if header is None else open_envelope(header)
-        route = record.covered.route if record.covered is not None else None
-        if route is not None:
-            transport = Transport(route.transport)
-        else:
-            transport = Transport.WEBSOCKET if record.is_upgrade else Transport.HTTP
-        self._on_exchange(
-            Exchange(
-                number=record.number,
-                started_at=record.started_at,
-                transport=transport,
-                host=record.tunnel.target.host,
-                port=record.tunnel.target.port,
-                method=_visible(request.data.method) if request is not None else "",
-                path=_visible(request.data.path.partition(b"?")[0]) if request is not None else "",
-                route=None if route is None else route.name,
-                stamp=stamp,
-                attestation=opened.status if opened is not None else None,
-                token_bytes=len(opened.token or "") if opened is not None else 0,
-                thread_id=record.thread_id,
-                status=None if response is None else response.status_code,
-                waited_s=record.waited_s,
-                first_byte_s=record.first_byte_s,
-                duration_s=time.monotonic() - record.started,
-                error=error,
-            )
-        )
+        self._recorder.close()
 
 
 # Hop-by-hop towards us; inside a tunnel mitmproxy would forward the proxy's own secret (facts: security 3).
@@ -305,14 +269,6 @@ def _head(request: http.Request, tunnel: Tunnel) -> RequestHead:
         authority=None if request.is_http11 else raw.authority,
         headers=request.headers.fields,
     )
-
-
-_VISIBLE = "".join(chr(octet) for octet in range(0x21, 0x7F))
-
-
-def _visible(raw: bytes) -> str:
-    """What a client wrote, percent-encoded where it is no visible ASCII: it must not forge the fields of a log line."""
-    return quote(raw, safe=_VISIBLE)
 
 
 # mitmproxy quotes what a peer wrote as the repr of bytes: a response head with cookies, a header line.

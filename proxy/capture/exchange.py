@@ -19,6 +19,14 @@ class Stamp(enum.StrEnum):
     UNSENT = "unsent"  # in scope, and the upstream or the client was gone before the request went out
 
 
+class Phase(enum.StrEnum):
+    """How far an exchange has come. Of one number each later one replaces the earlier."""
+
+    DECIDED = "decided"  # the request head was judged, and is about to go out
+    ANSWERED = "answered"  # the answer's head is there
+    ENDED = "ended"  # nothing more will come; for a WebSocket when it is closed
+
+
 class Transport(enum.StrEnum):
     """How a request travelled."""
 
@@ -43,6 +51,13 @@ class Exchange:
         waited_s: Seconds that were spent on asking the desktop, None if it was not asked.
         first_byte_s, duration_s: Seconds from the request head to the answer's head, and to its end.
         error: Why there was no complete answer, None if there was one.
+        sent_s: Seconds from the request head to the end of the request's body.
+        connect_s: Seconds that opening the upstream connection took, TLS included, before the request head; only of the
+            first request on it.
+        request_bytes, response_bytes: Of the bodies as they travelled; for a WebSocket all after the handshake; for a
+            tunnel all of it.
+        http_version: As the client spoke it, such as "HTTP/1.1".
+        request_headers, response_headers: Redacted (`Redactor`), in order; empty unless the run is observed.
     """
 
     number: int
@@ -62,6 +77,14 @@ class Exchange:
     first_byte_s: float | None = None
     duration_s: float | None = None
     error: str | None = None
+    phase: Phase = Phase.ENDED
+    sent_s: float | None = None
+    connect_s: float | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
+    http_version: str = ""
+    request_headers: tuple[tuple[str, str], ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def attested(self) -> bool:

@@ -12,9 +12,10 @@ from mitmproxy.connection import Client
 from certs.trust import client_context
 from proxy.capture.exchange import Stamp, Transport
 from proxy.credentials import Credentials
-from proxy.gate import Gate, Tunnel, UpstreamRefused
+from proxy.gate import Gate, UpstreamRefused
 from proxy.scope import Scope, Target
 from proxy.server import LOOPBACK
+from proxy.tunnel import Tunnel
 from proxy.upstream import UpstreamMap
 from tests.loops import on_each_loop
 from tests.proxy.origin import Origin
@@ -220,7 +221,7 @@ def test_of_the_addresses_of_a_name_only_public_ones_are_connected_to_as_they_we
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         tunnels = {"client": Tunnel(Target("chatgpt.com", 443), intercepted=True)}
-        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), tunnels, lambda _: None)
+        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), tunnels, lambda _: None, lambda _: None)
         if judged_good:
             for _ in range(2):
                 assert list(await gate.addresses("client")) == [(address, 443) for address in judged_good]
@@ -234,7 +235,7 @@ def test_of_the_addresses_of_a_name_only_public_ones_are_connected_to_as_they_we
 
 def test_a_connection_upstream_without_an_admitted_connect_is_not_made(run):
     async def scenario():
-        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None)
+        gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None, lambda _: None)
         with pytest.raises(UpstreamRefused, match="no admitted CONNECT"):
             await gate.addresses("client")
 
@@ -315,7 +316,7 @@ def test_a_peer_whose_address_cannot_be_told_may_not_either(peer):
 
 
 def judged(peer):
-    gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None)
+    gate = Gate(Scope.of(), Credentials.random(), UpstreamMap({}), {}, lambda _: None, lambda _: None)
     client = Client(peername=(peer, 5), sockname=(LOOPBACK, 1))
     gate.client_connected(client)
     return client.error

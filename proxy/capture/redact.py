@@ -1,0 +1,80 @@
+"""Headers as they may be kept and shown: known harmless ones in plain text, of all others a keyed hash. Pure.
+
+By an allow list: a header that nobody here has heard of may be a new way to carry a secret.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from proxy.attestation import ATTESTATION_HEADER, open_envelope
+
+# Lower case. Values of these say how a request travels, and which build sent it; none identifies a person or a device.
+SHOWN = frozenset(
+    """
+    :authority :method :path :scheme :status accept accept-encoding accept-language age allow cache-control cf-
+    cache-status cf-ray connection content-encoding content-language content-length content-type date etag expect
+    host keep-alive last-modified openai-beta openai-model openai-processing-ms originator retry-after sec-
+    websocket-extensions sec-websocket-protocol sec-websocket-version server session-id te thread-id transfer-
+    encoding upgrade user-agent vary version via x-client-request-id x-codex-beta-features x-codex-parent-thread-
+    id x-codex-routing-hint x-codex-turn-state-version x-codex-websocket-max-unfragmented-message-bytes x-codex-
+    window-id x-envoy-upstream-service-time x-oai-request-id x-openai-subagent x-ratelimit-limit-requests
+    x-ratelimit-remaining-requests x-ratelimit-reset-requests x-reasoning-included x-request-id
+    """.split()
+)
+# Of the query of `location` and the like nothing is known; these are shown up to it.
+_SHOWN_UP_TO_QUERY = frozenset({"location", "origin", "referer"})
+MAX_VALUE_BYTES = 2048
+
+
+class Redactor:
+    """Makes headers fit to be kept.
+
+    Args:
+        key: 32 random bytes. Equal secrets have equal marks under one key, and nobody without it can test a guess.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "Redactor(...)"
+
+    def mark(self, secret: bytes) -> str:
+        """What stands in a secret's place: its length, and a hash that tells equal ones."""
+        digest = hashlib.blake2b(secret, key=self._key, digest_size=6).hexdigest()
+        return f"[redacted {len(secret)} bytes #{digest}]"
+
+    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+        """Names as they were spelled, in order, with values that may be shown. Both are visible ASCII."""
+        return tuple((_visible(name), self._value(name.decode("latin-1").lower(), value)) for name, value in fields)
+
+    def _value(self, name: str, value: bytes) -> str:
+        if name in SHOWN and len(value) <= MAX_VALUE_BYTES:
+            return _visible(value.partition(b"?")[0] if name == ":path" else value)
+        if name == ATTESTATION_HEADER:
+            return self._envelope(value)
+        if name in _SHOWN_UP_TO_QUERY and len(value) <= MAX_VALUE_BYTES:
+            shown, query, rest = value.partition(b"?")
+            return _visible(shown) + (f"?{self.mark(rest)}" if query else "")
+        if name in ("authorization", "proxy-authorization"):
+            scheme, space, credentials = value.partition(b" ")
+            if space and scheme.lower() in (b"bearer", b"basic"):
+                return f"{_visible(scheme)} {self.mark(credentials)}"
+        return self.mark(value)
+
+    def _envelope(self, value: bytes) -> str:
+        opened = open_envelope(value.decode("latin-1"))
+        if opened.status is None:
+            return self.mark(value)
+        shown: dict[str, object] = {"v": 1, "s": int(opened.status)}
+        if opened.token is not None:
+            shown["t"] = self.mark(opened.token.encode("utf-8", "surrogatepass"))
+        return json.dumps(shown, separators=(",", ":"))
+
+
+def _visible(raw: bytes) -> str:
+    text = raw.decode("latin-1")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if " " <= char <= "~" else f"\\x{ord(char):02x}" for char in text)
