@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
 from agent.core.ids import parse_uuid
-from agent.core.session import Core, NothingToAdd, ThreadNotFound, TurnNotRunning
+from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
+from agent.core.session import Core
 from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth, PostJson
-from agent.core.session import Core, ModelFacts, ModelSession
+from agent.core.running import ModelFacts, ModelSession
+from agent.core.session import Core
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.ids import parse_uuid, uuid7
-from agent.core.session import Core, ModelFacts
+from agent.core.running import ModelFacts
+from agent.core.session import Core
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
 RANDOM = st.binary(min_size=10, max_size=10)

@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from agent.core.session import Core, ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
+from agent.core.running import ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
+from agent.core.session import Core
 from agent.core.thread import message
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Created, ItemAdded, ItemDone, TextDelta, TurnState

@@ -1,0 +1,313 @@
+"""A thread at work: its model session, and at times a turn, which is driven here."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, assert_never
+
+from agent.core.ids import uuid7
+from agent.core.metadata import turn_metadata
+from agent.core.steps import (
+    FallBack,
+    Finish,
+    Impossible,
+    Interrupted,
+    Notify,
+    Received,
+    Record,
+    Sample,
+    SampleFailed,
+    Steered,
+    TurnCommand,
+)
+from agent.core.thread import Thread, environment_context, message
+from agent.core.turn import Turn
+from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.wire import Item, ResponseEvent, ResponsesRequest
+
+logger = logging.getLogger(__name__)
+
+
+class ModelSession(Protocol):
+    """The model requests of one thread (`agent.model.client.ModelSession`)."""
+
+    @property
+    def transport(self) -> str:
+        """How the next request travels: "websocket" or "http"."""
+        ...
+
+    async def prewarm(self, request: ResponsesRequest) -> None: ...
+
+    def stream(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        """Raises UpstreamError, StreamBroken or Unavailable."""
+        ...
+
+    def use_http(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a turn needs to know of its model."""
+
+    default_effort: str
+    usable_window: int
+
+
+class ThreadNotFound(LookupError):
+    """There is no such thread in this process."""
+
+
+class TurnNotRunning(LookupError):
+    """There is no such turn to steer or interrupt; the text is the original's."""
+
+
+class NothingToAdd(ValueError):
+    """Empty input for a turn that runs. A turn that begins may have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all threads of a process share.
+
+    Args:
+        facts: What is known of a model.
+        publish: Tells the followers of a thread: (thread id, method, params).
+        installation_id: As told to the model service.
+        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
+    """
+
+    facts: Callable[[str], ModelFacts]
+    publish: Callable[[str, str, dict[str, Any]], None]
+    installation_id: str
+    stream_retries: int
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7."""
+        return uuid7(now_ms(), os.urandom(10))
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn:
+    """A turn that was answered to the client, and what sets it going (nothing, if it runs already)."""
+
+    wire: dict[str, Any]
+    begin: Callable[[], None] | None
+
+
+class Running:
+    """A thread with its model session and, at times, a turn."""
+
+    def __init__(self, around: Surroundings, thread: Thread, session: ModelSession) -> None:
+        self.thread = thread
+        self._around = around
+        self._session = session
+        self._turn: Turn | None = None
+        self._task: asyncio.Task[None] | None = None  # of the turn that runs
+        self._tasks: set[asyncio.Task[None]] = set()  # all that are not over
+        self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
+
+    def prewarm(self) -> None:
+        self._own(asyncio.create_task(self._warm()))
+
+    async def _warm(self) -> None:
+        request = self._request(self.thread.static_input(), "prewarm", turn_id="", generate=False)
+        try:
+            await self._session.prewarm(request)
+        except Exception:
+            logger.exception("prewarm failed thread=%s", self.thread.id)  # the first turn does without
+
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def start_turn(
+        self,
+        content: list[dict[str, Any]],
+        item: Item,
+        client_id: str | None,
+        output_schema: Item | None,
+        override: Callable[[Thread], None],
+    ) -> StartedTurn:
+        if self._turn is not None:
+            self._add(self._turn, Steered(content, item, client_id))
+            self._overrides.append(override)
+            return StartedTurn(self._turn.wire(), None)
+        thread = self.thread
+        while self._overrides:
+            self._overrides.pop(0)(thread)
+        override(thread)
+        turn = Turn(
+            id=self._around.new_id(),
+            thread=thread,
+            content=content,
+            item=item,
+            client_id=client_id,
+            window=self._around.facts(thread.model).usable_window,
+            retries=self._around.stream_retries,
+            new_id=self._around.new_id,
+        )
+        self._turn = turn
+
+        def begin() -> None:
+            self._task = self._own(asyncio.create_task(self._run(turn, output_schema)))
+
+        return StartedTurn(turn.wire(), begin)
+
+    def steer(self, turn_id: str, steered: Steered) -> None:
+        if self._turn is None:
+            raise TurnNotRunning("no active turn to steer")
+        if self._turn.id != turn_id:
+            raise TurnNotRunning(f"expected active turn id `{turn_id}` but found `{self._turn.id}`")
+        self._add(self._turn, steered)
+
+    def _add(self, turn: Turn, steered: Steered) -> None:
+        if not steered.content:
+            raise NothingToAdd
+        self._perform_now(turn.receive(steered, now_ms()))
+
+    def interrupt(self, turn_id: str) -> Callable[[], None]:
+        turn, task = self._turn, self._task
+        if turn is None:
+            raise TurnNotRunning("no active turn to interrupt")
+        if turn.id != turn_id:
+            raise TurnNotRunning(f"expected active turn id {turn_id} but found {turn.id}")
+
+        def stop() -> None:
+            # First the notifications, then the task: its cancellation only drops the stream.
+            self._perform_now(turn.receive(Interrupted(), now_ms()))
+            if task is not None:
+                task.cancel()
+
+        return stop
+
+    async def aclose(self) -> None:
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self._session.aclose()
+
+    async def _run(self, turn: Turn, output_schema: Item | None) -> None:
+        """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
+        try:
+            self._add_context()
+            delay_s = self._perform(turn.start(now_ms()))
+            while delay_s is not None:
+                await asyncio.sleep(delay_s)
+                delay_s = await self._sample(turn, output_schema)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            logger.exception("turn failed thread=%s turn=%s", self.thread.id, turn.id)
+            failed = Impossible(f"internal error: {type(exc).__name__}", "other")
+            self._perform(turn.receive(failed, now_ms()))
+        finally:
+            if self._turn is turn:
+                self._turn = self._task = None
+
+    async def _sample(self, turn: Turn, output_schema: Item | None) -> float | None:
+        """One model request, performed as it goes; the delay before the next, None if the turn is over."""
+        thread = self.thread
+        request = self._request(
+            (*thread.static_input(), *thread.history), "turn", turn_id=turn.id, schema=output_schema, state=turn.state
+        )
+        transport = self._session.transport
+        try:
+            async with contextlib.aclosing(self._session.stream(request)) as events:
+                async for event in events:
+                    transport = self._session.transport
+                    commands = turn.receive(Received(event), now_ms())
+                    # Before the stream is closed: an interruption would come in between, and the end be lost.
+                    delay_s = self._perform(commands)
+                    if any(isinstance(command, Sample | Finish) for command in commands):
+                        return delay_s
+        except (UpstreamError, StreamBroken) as exc:
+            return self._perform(turn.receive(SampleFailed(exc, self._session.transport), now_ms()))
+        except Unavailable as exc:
+            return self._perform(turn.receive(Impossible(str(exc), exc.info), now_ms()))
+        broken = StreamBroken("the stream ended before response.completed")
+        return self._perform(turn.receive(SampleFailed(broken, transport), now_ms()))
+
+    def _perform(self, commands: list[TurnCommand]) -> float | None:
+        """Carry out commands; the delay before the next request in seconds, or None if there is none."""
+        delay_s: float | None = None
+        for command in commands:
+            match command:
+                case Notify():
+                    self._around.publish(self.thread.id, command.method, command.params)
+                case Record():
+                    self.thread.history.append(command.item)
+                case FallBack():
+                    self._session.use_http()
+                case Sample():
+                    delay_s = command.delay_s
+                case Finish():
+                    self._turn = self._task = None
+                case _:
+                    assert_never(command)
+        return delay_s
+
+    def _perform_now(self, commands: list[TurnCommand]) -> None:
+        """Carry out commands that ask for no request."""
+        self._perform([command for command in commands if not isinstance(command, Sample)])
+
+    def _add_context(self) -> None:
+        """What the model must know before the first input: instructions of the client, and where it works."""
+        if self.thread.history:
+            return
+        if self.thread.developer_instructions is not None:
+            self.thread.history.append(message("developer", self.thread.developer_instructions))
+        now = datetime.now().astimezone()
+        shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
+        timezone = os.environ.get("TZ") or now.tzname() or "UTC"
+        self.thread.history.append(environment_context(self.thread, f"{now:%Y-%m-%d}", timezone, shell))
+
+    def _request(
+        self,
+        items: tuple[Item, ...],
+        kind: str,
+        *,
+        turn_id: str,
+        generate: bool = True,
+        schema: Item | None = None,
+        state: str | None = None,
+    ) -> ResponsesRequest:
+        thread = self.thread
+        effort = thread.effort or self._around.facts(thread.model).default_effort
+        metadata = turn_metadata(
+            thread, kind=kind, turn_id=turn_id, installation_id=self._around.installation_id, effort=effort
+        )
+        return ResponsesRequest(
+            model=thread.model,
+            input=items,
+            thread_id=thread.id,
+            turn_metadata=metadata,
+            client_metadata={
+                "session_id": thread.id,
+                "thread_id": thread.id,
+                "turn_id": turn_id,
+                "x-codex-installation-id": self._around.installation_id,
+                "x-codex-window-id": f"{thread.id}:0",
+                "x-codex-turn-metadata": metadata,
+            },
+            effort=None if effort == "none" else effort,
+            summary=thread.summary,
+            verbosity=thread.verbosity,
+            output_schema=schema,
+            service_tier=thread.service_tier,
+            generate=generate,
+            turn_state=state,
+        )
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
