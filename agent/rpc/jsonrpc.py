@@ -108,6 +108,10 @@ class Peer:
         self._pending.add(request_id)
         return request_id, encode({"method": method, "id": request_id, "params": params})
 
+    def expect(self, request_id: RequestId) -> None:
+        """Wait for an answer to a request whose id and text were made elsewhere."""
+        self._pending.add(request_id)
+
     def forget(self, request_id: RequestId) -> None:
         """Stop waiting for an answer; one that comes later is dropped and counted."""
         self._pending.discard(request_id)

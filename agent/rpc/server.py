@@ -30,6 +30,7 @@ from agent.rpc.jsonrpc import (
 )
 from agent.rpc.method_names import EXPERIMENTAL_METHODS, METHOD_NAMES
 from agent.rpc.outbox import Outbox
+from agent.rpc.questions import Questions
 from agent.rpc.serde_text import InvalidParams, unknown_variant
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Connection:
         self._stream = stream
         self.outbox = Outbox()
         self._answers: dict[RequestId, asyncio.Future[Any]] = {}
+        self._own: dict[RequestId, asyncio.Future[Any]] = {}  # of these, what nobody else was asked
         self._closed = False
 
     @property
@@ -101,13 +103,24 @@ class Connection:
             raise ClientGone(f"the client left before {method} was sent")
         request_id, text = self.peer.request(method, params)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._answers[request_id] = answer
+        self._answers[request_id] = self._own[request_id] = answer
         self.send(text)
         try:
             return await answer
         finally:
-            del self._answers[request_id]
-            self.peer.forget(request_id)
+            del self._own[request_id]
+            self.forget(request_id)
+
+    def ask(self, request_id: RequestId, text: str, answer: "asyncio.Future[Any]") -> None:
+        """See `agent.rpc.questions.Asked`. Whether it opted out of notifications is of no account here."""
+        self.peer.expect(request_id)
+        self._answers[request_id] = answer
+        self.send(text)
+
+    def forget(self, request_id: RequestId) -> None:
+        """See `agent.rpc.questions.Asked`."""
+        self._answers.pop(request_id, None)
+        self.peer.forget(request_id)
 
     def answered(self, event: Response | ErrorResponse) -> None:
         """Hand the client's answer to whoever asked."""
@@ -120,10 +133,10 @@ class Connection:
             answer.set_exception(RequestFailed(event.code, event.message))
 
     def closed(self) -> None:
-        """The stream has ended: nothing is sent any more, and pending questions fail."""
+        """The stream has ended: nothing is sent any more, and what only this client was asked fails."""
         self._closed = True
         self.outbox.close()
-        for answer in self._answers.values():
+        for answer in self._own.values():
             if not answer.done():
                 answer.set_exception(ClientGone("the client closed its connection"))
 
@@ -153,6 +166,7 @@ class Connections:
         self._numbers = itertools.count(1)
         # One counter for the process, over all connections and all kinds of request (observed).
         self._request_ids = itertools.count(0)
+        self.questions = Questions(self._request_ids, self._followers, self.publish)
 
     def open(self, stream: MessageStream) -> Connection:
         """A new connection on this stream."""
@@ -175,11 +189,26 @@ class Connections:
         if connection.number not in self._live:
             return
         self._threads.setdefault(thread_id, set()).add(connection.number)
+        self.questions.follow(thread_id, connection)
+
+    def unsubscribe(self, thread_id: str, connection: Connection) -> bool:
+        """The connection gets nothing more of the thread; False if it did not follow it."""
+        followers = self._threads.get(thread_id, set())
+        was = connection.number in followers
+        followers.discard(connection.number)
+        return was
+
+    def follows(self, thread_id: str, connection: Connection) -> bool:
+        """Whether it gets what happens in the thread."""
+        return connection.number in self._threads.get(thread_id, ())
+
+    def _followers(self, thread_id: str) -> list[Connection]:
+        return [self._live[number] for number in sorted(self._threads.get(thread_id, ()))]
 
     def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
         """Notify the followers of a thread."""
-        for number in sorted(self._threads.get(thread_id, ())):
-            self._live[number].notify(method, params)
+        for connection in self._followers(thread_id):
+            connection.notify(method, params)
 
     def broadcast(self, method: str, params: dict[str, Any]) -> None:
         """Notify every client."""
@@ -188,10 +217,7 @@ class Connections:
 
     def attester_for(self, thread_id: str | None) -> Connection | None:
         """The client to ask for a token of this thread: the oldest live one that follows it and can attest."""
-        for number in sorted(self._threads.get(thread_id or "", ())):
-            if self._live[number].attests:
-                return self._live[number]
-        return None
+        return next((one for one in self._followers(thread_id or "") if one.attests), None)
 
     def any_attester(self) -> Connection | None:
         """The oldest live client that can attest, whatever it follows: where nobody here knows the threads."""
