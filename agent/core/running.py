@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, assert_never
@@ -20,12 +21,16 @@ from agent.core.steps import (
     Notify,
     Received,
     Record,
+    RunTool,
     Sample,
     SampleFailed,
     Steered,
+    ToolFinished,
     TurnCommand,
+    TurnEvent,
 )
 from agent.core.thread import Thread, environment_context, message
+from agent.core.tooling import CallContext, ToolBox, ToolCall, ToolOutput
 from agent.core.turn import Turn
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Item, ResponseEvent, ResponsesRequest
@@ -81,12 +86,16 @@ class Surroundings:
         publish: Tells the followers of a thread: (thread id, method, params).
         installation_id: As told to the model service.
         stream_retries: How often a broken stream is retried on each transport; 5 in the original.
+        ask: Asks the followers of a thread: (thread id, method, params).
+        tools: What the model may call.
     """
 
     facts: Callable[[str], ModelFacts]
     publish: Callable[[str, str, dict[str, Any]], None]
     installation_id: str
     stream_retries: int
+    ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]]
+    tools: ToolBox
 
     def new_id(self) -> str:
         """A fresh UUIDv7."""
@@ -112,6 +121,9 @@ class Running:
         self._task: asyncio.Task[None] | None = None  # of the turn that runs
         self._tasks: set[asyncio.Task[None]] = set()  # all that are not over
         self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
+        self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
+        self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
+        self._kept: dict[str, Any] = {}  # by the tools
 
     def prewarm(self) -> None:
         self._own(asyncio.create_task(self._warm()))
@@ -183,8 +195,9 @@ class Running:
         def stop() -> None:
             # First the notifications, then the task: its cancellation only drops the stream.
             self._perform_now(turn.receive(Interrupted(), now_ms()))
-            if task is not None:
-                task.cancel()
+            for stopped in (task, *self._calls):
+                if stopped is not None:
+                    stopped.cancel()
 
         return stop
 
@@ -193,11 +206,14 @@ class Running:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
+            await self._around.tools.forget(self.thread.id, self._kept)
+        with contextlib.suppress(Exception):
             await self._session.aclose()
 
     async def _run(self, turn: Turn, output_schema: Item | None) -> None:
         """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
         try:
+            self._finished = asyncio.Queue()
             self._add_context()
             delay_s = self._perform(turn.start(now_ms()))
             while delay_s is not None:
@@ -220,6 +236,7 @@ class Running:
             (*thread.static_input(), *thread.history), "turn", turn_id=turn.id, schema=output_schema, state=turn.state
         )
         transport = self._session.transport
+        end: TurnEvent = SampleFailed(StreamBroken("the stream ended before response.completed"), transport)
         try:
             async with contextlib.aclosing(self._session.stream(request)) as events:
                 async for event in events:
@@ -229,12 +246,58 @@ class Running:
                     delay_s = self._perform(commands)
                     if any(isinstance(command, Sample | Finish) for command in commands):
                         return delay_s
+                    if turn.waits:
+                        return await self._calls_end(turn)
+            end = SampleFailed(StreamBroken("the stream ended before response.completed"), transport)
         except (UpstreamError, StreamBroken) as exc:
-            return self._perform(turn.receive(SampleFailed(exc, self._session.transport), now_ms()))
+            end = SampleFailed(exc, self._session.transport)
         except Unavailable as exc:
-            return self._perform(turn.receive(Impossible(str(exc), exc.info), now_ms()))
-        broken = StreamBroken("the stream ended before response.completed")
-        return self._perform(turn.receive(SampleFailed(broken, transport), now_ms()))
+            end = Impossible(str(exc), exc.info)
+        delay_s = self._perform(turn.receive(end, now_ms()))
+        return await self._calls_end(turn) if turn.waits else delay_s
+
+    async def _calls_end(self, turn: Turn) -> float | None:
+        """The response has ended: wait for what it called."""
+        while turn.waits:
+            delay_s = self._perform(turn.receive(await self._finished.get(), now_ms()))
+        return delay_s
+
+    async def _call(self, turn: Turn, call: ToolCall) -> None:
+        """Carry out a call; a bug in a tool is an output too."""
+        context = CallContext(
+            thread=self.thread,
+            turn_id=turn.id,
+            notify=functools.partial(self._around.publish, self.thread.id),
+            ask=functools.partial(self._around.ask, self.thread.id),
+            waiting=self._waiting,
+            now_ms=now_ms,
+            new_id=self._around.new_id,
+            session=self._kept,
+        )
+        try:
+            output = await self._around.tools.run(call, context)
+        except Exception as exc:
+            logger.exception("tool failed thread=%s tool=%s", self.thread.id, call.name)
+            output = ToolOutput(f"{call.name} failed: internal error: {type(exc).__name__}")
+        self._finished.put_nowait(ToolFinished(call, output))
+
+    @contextlib.contextmanager
+    def _waiting(self, flag: str) -> Iterator[None]:
+        self._flag(flag, 1)
+        try:
+            yield
+        finally:
+            self._flag(flag, -1)
+
+    def _flag(self, flag: str, more: int) -> None:
+        flags = self.thread.flags
+        before = [name for name, count in flags.items() if count]
+        flags[flag] = flags.get(flag, 0) + more
+        now = [name for name, count in flags.items() if count]
+        if now != before and self.thread.status == "active":
+            status = {"type": "active", "activeFlags": now}
+            params = {"threadId": self.thread.id, "status": status}
+            self._around.publish(self.thread.id, "thread/status/changed", params)
 
     def _perform(self, commands: list[TurnCommand]) -> float | None:
         """Carry out commands; the delay before the next request in seconds, or None if there is none."""
@@ -245,6 +308,9 @@ class Running:
                     self._around.publish(self.thread.id, command.method, command.params)
                 case Record():
                     self.thread.history.append(command.item)
+                case RunTool():
+                    self._calls.add(task := self._own(asyncio.create_task(self._call(self._current(), command.call))))
+                    task.add_done_callback(self._calls.discard)
                 case FallBack():
                     self._session.use_http()
                 case Sample():
@@ -254,6 +320,10 @@ class Running:
                 case _:
                     assert_never(command)
         return delay_s
+
+    def _current(self) -> Turn:
+        assert self._turn is not None, "only a turn that runs makes calls"
+        return self._turn
 
     def _perform_now(self, commands: list[TurnCommand]) -> None:
         """Carry out commands that ask for no request."""
@@ -290,6 +360,7 @@ class Running:
             input=items,
             thread_id=thread.id,
             turn_metadata=metadata,
+            tools=self._around.tools.declared(thread),
             client_metadata={
                 "session_id": thread.id,
                 "thread_id": thread.id,

@@ -1,12 +1,13 @@
 """The threads of this process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.core.running import ModelFacts, ModelSession, Running, StartedTurn, Surroundings, ThreadNotFound
 from agent.core.steps import Steered
 from agent.core.thread import Thread
+from agent.core.tooling import ToolBox
 from agent.model.wire import Item
 
 
@@ -19,6 +20,8 @@ class Core:
         publish: Tells the followers of a thread: (thread id, method, params).
         installation_id: As told to the model service.
         stream_retries: How often a broken stream is retried on each transport; 5 in the original.
+        ask: Asks the followers of a thread, and gives the first answer: (thread id, method, params).
+        tools: What the model may call.
     """
 
     def __init__(
@@ -29,9 +32,11 @@ class Core:
         publish: Callable[[str, str, dict[str, Any]], None],
         installation_id: str,
         stream_retries: int,
+        ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]],
+        tools: ToolBox,
     ) -> None:
         self._open_session = open_session
-        self._around = Surroundings(facts, publish, installation_id, stream_retries)
+        self._around = Surroundings(facts, publish, installation_id, stream_retries, ask, tools)
         self._threads: dict[str, Running] = {}
 
     def new_id(self) -> str:

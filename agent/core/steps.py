@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from agent.core.tooling import ToolCall, ToolOutput
 from agent.model.failures import StreamBroken, UpstreamError
 from agent.model.wire import Item, ResponseEvent
 
@@ -25,6 +26,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTool:
+    """Do what the model wants done; `ToolFinished` comes of it."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """Ask the model with the whole history, after this many seconds."""
 
@@ -43,7 +51,7 @@ class Finish:
     status: str
 
 
-TurnCommand = Notify | Record | Sample | FallBack | Finish
+TurnCommand = Notify | Record | RunTool | Sample | FallBack | Finish
 
 
 # Events
@@ -86,4 +94,12 @@ class Interrupted:
     """The user stopped the turn."""
 
 
-TurnEvent = Received | SampleFailed | Impossible | Steered | Interrupted
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """What came of a call."""
+
+    call: ToolCall
+    output: ToolOutput
+
+
+TurnEvent = ToolFinished | Received | SampleFailed | Impossible | Steered | Interrupted

@@ -12,8 +12,8 @@ Be precise and brief. Say what you did and what you could not do. Do not claim t
 you did not run or change. If no tool for something is offered to you, say so and give the user what they need to do
 it themselves."""
 
-# A placeholder for what a tool call is answered with when there is no such tool; the model reads it and goes on.
-UNSUPPORTED_CALL = "unsupported call: {name}"
+# What a call that was stopped is answered with.
+ABORTED_CALL = "aborted by user"
 
 TURN_ABORTED = """\
 <turn_aborted>
@@ -82,6 +82,7 @@ class Thread:
     history: list[Item] = field(default_factory=list)
     total: TokenUsage = field(default_factory=TokenUsage)
     status: str = "idle"
+    flags: dict[str, int] = field(default_factory=dict)  # how many calls wait for what
     preview: str = ""
     first_unread: str | None = None
 
@@ -99,7 +100,7 @@ class Thread:
         environment = {"environmentId": "local", "cwd": self.cwd, "runtimeWorkspaceRoots": [self.cwd]}
         status: dict[str, Any] = {"type": self.status}
         if self.status == "active":
-            status["activeFlags"] = []
+            status["activeFlags"] = [name for name, count in self.flags.items() if count]
         return {
             "id": self.id,
             "environments": [environment],

@@ -16,13 +16,16 @@ from agent.core.steps import (
     Notify,
     Received,
     Record,
+    RunTool,
     Sample,
     SampleFailed,
     Steered,
+    ToolFinished,
     TurnCommand,
     TurnEvent,
 )
-from agent.core.thread import TURN_ABORTED, UNSUPPORTED_CALL, Thread, message
+from agent.core.thread import ABORTED_CALL, TURN_ABORTED, Thread, message
+from agent.core.tooling import OUTPUT_TYPES, ToolCall, ToolOutput
 from agent.core.views import error_wire, item_wire, limits_wire, usage_wire
 from agent.model.failures import UpstreamError, judge
 from agent.model.limits import RateLimits
@@ -81,14 +84,23 @@ class Turn:
         self._attempts = 0
         self._started_ms = 0
         self._open: dict[str, _OpenItem] = {}
-        self._outputs: list[Item] = []
+        self._calls: list[ToolCall] = []  # of this response, in order
+        self._answers: dict[str, Item] = {}  # their outputs, by the call's id
         self._last_message: dict[str, Any] | None = None
         self._limits: RateLimits | None = None
         self._over = False
+        self._running: list[ToolCall] = []
+        self._held: Completed | SampleFailed | Impossible | None = None  # the end of a response, until all calls ended
+        self._stops = False
 
     def wire(self) -> dict[str, Any]:
         """The turn as the answer to turn/start shows it."""
         return self._wire("inProgress", started=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the response has ended, and calls of it still run."""
+        return self._held is not None
 
     def start(self, now_ms: int) -> list[TurnCommand]:
         """The first commands."""
@@ -107,6 +119,9 @@ class Turn:
         """What follows from an event; nothing once the turn is over."""
         if self._over:
             return []
+        if self._running and isinstance(event, SampleFailed | Impossible):
+            self._held = event  # until all calls have an output: the history must be whole for what follows
+            return []
         match event:
             case Received():
                 return self._received(event.event, now_ms)
@@ -117,9 +132,11 @@ class Turn:
             case Steered():
                 self._inputs.append(event)
                 return []
+            case ToolFinished():
+                return self._tool_finished(event, now_ms)
             case Interrupted():
                 return [
-                    *self._record_outputs(),
+                    *self._abort_calls(),
                     Record(message("user", TURN_ABORTED)),
                     self._status("idle"),
                     *self._finish("interrupted", now_ms),
@@ -187,12 +204,29 @@ class Turn:
                 self._last_message = shown
             params = self._about(item=shown, contentTokenCount=None, completedAtMs=now_ms)
             commands.append(Notify("item/completed", params))
-        elif item["type"] in _OUTPUT_TYPES:
-            # No tools are declared; a model that calls one all the same is told so.
-            text = UNSUPPORTED_CALL.format(name=item.get("name", "?"))
-            output = {"type": _OUTPUT_TYPES[item["type"]], "call_id": item.get("call_id", ""), "output": text}
-            self._outputs.append(output)
+        elif item["type"] in OUTPUT_TYPES:
+            call = ToolCall.of(item)
+            self._running.append(call)
+            self._calls.append(call)
+            commands.append(RunTool(call))
         return commands
+
+    def _tool_finished(self, event: ToolFinished, now_ms: int) -> list[TurnCommand]:
+        if event.call not in self._running:
+            return []
+        self._running.remove(event.call)
+        self._answers[event.call.id] = event.output.item(event.call)
+        self._stops = self._stops or event.output.stops_turn
+        if self._running or self._held is None:
+            return []
+        held, self._held = self._held, None
+        return self._completed(held, now_ms) if isinstance(held, Completed) else self.receive(held, now_ms)
+
+    def _abort_calls(self) -> list[TurnCommand]:
+        """Outputs for what was stopped: a call without one makes the service refuse the history."""
+        self._answers |= {call.id: ToolOutput(ABORTED_CALL).item(call) for call in self._running}
+        self._running.clear()
+        return self._record_outputs()
 
     def _take_inputs(self, now_ms: int) -> list[TurnCommand]:
         """Turn the user's waiting input into items."""
@@ -218,13 +252,19 @@ class Turn:
     # Ends
 
     def _completed(self, event: Completed, now_ms: int) -> list[TurnCommand]:
+        if self._running:
+            self._held = event
+            return []
         self._attempts = 0
         self._open.clear()
         commands: list[TurnCommand] = []
         if event.usage is not None:
             commands.append(self._count(self._thread.total + event.usage, event.usage))
         commands += self._tell_limits()
-        if self._outputs or self._inputs:
+        if self._stops:
+            commands += [*self._record_outputs(), Record(message("user", TURN_ABORTED)), self._status("idle")]
+            return [*commands, *self._finish("interrupted", now_ms)]
+        if self._calls or self._inputs:
             return [*commands, *self._record_outputs(), *self._take_inputs(now_ms), Sample()]
         if self._last_message is not None:  # without one there is nothing to read (observed)
             commands += self._read_state()
@@ -280,9 +320,10 @@ class Turn:
         return [Notify("turn/completed", {"threadId": self._thread.id, "turn": turn}), Finish(status)]
 
     def _record_outputs(self) -> list[TurnCommand]:
-        """The outputs of calls that are in the history: without them the service refuses it, also in later turns."""
-        outputs, self._outputs = self._outputs, []
-        return [Record(output) for output in outputs]
+        """The outputs of calls that are in the history, in their order: without one the service refuses it."""
+        calls, self._calls = self._calls, []
+        answers, self._answers = self._answers, {}
+        return [Record(answers[call.id]) for call in calls]
 
     def _count(self, total: TokenUsage, last: TokenUsage) -> Notify:
         """Set the thread's total, and tell it."""
@@ -343,5 +384,3 @@ class _OpenItem:
 
 # Responses item types that clients are shown, and as what.
 _KINDS = {"message": "agentMessage", "reasoning": "reasoning"}
-# Calls of the model, and the type of item that answers them.
-_OUTPUT_TYPES = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}

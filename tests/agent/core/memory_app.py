@@ -13,6 +13,7 @@ from typing import Any
 from agent.auth import Auth, PostJson
 from agent.core.running import ModelFacts, ModelSession
 from agent.core.session import Core
+from agent.core.tooling import NoTools, ToolBox
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken
@@ -110,6 +111,7 @@ class MemoryApp:
         retries: int = 5,
         connections: Connections | None = None,
         auth: Auth | None = None,
+        tools: ToolBox | None = None,
     ) -> None:
         self.connections = connections or Connections()
         self.heard: list[dict[str, Any]] = []  # by the desktop that connected first
@@ -127,6 +129,8 @@ class MemoryApp:
             publish=self.connections.publish,
             installation_id=INSTALLATION,
             stream_retries=retries,
+            ask=self.connections.questions.ask,
+            tools=tools or NoTools(),
         )
         self._methods = AgentMethods(
             core=self.core,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.core.ids import parse_uuid, uuid7
 from agent.core.running import ModelFacts
 from agent.core.session import Core
+from agent.core.tooling import NoTools
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
 RANDOM = st.binary(min_size=10, max_size=10)
@@ -52,8 +53,9 @@ def test_the_ids_of_a_core_are_uuid7_of_now_and_never_the_same():
 
     facts = ModelFacts("low", 1)
     core = Core(
-        open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation", stream_retries=5
-    )
+        open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation", stream_retries=5,
+        ask=unused, tools=NoTools(),
+    )  # fmt: skip
     ids = [core.new_id() for _ in range(1000)]
 
     assert len(set(ids)) == 1000

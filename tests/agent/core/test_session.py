@@ -10,6 +10,7 @@ import pytest
 from agent.core.running import ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
 from agent.core.thread import message
+from agent.core.tooling import NoTools, ToolOutput
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Created, ItemAdded, ItemDone, TextDelta, TurnState
 from tests.agent.core import model_says
@@ -20,10 +21,14 @@ from tests.agent.core.scripted_model import Pause, ScriptedModel
 ID = "thread-1"
 
 
+async def ask_nobody(*_):
+    raise AssertionError("nobody is to be asked here")
+
+
 class Room:
     """A core with one thread, and what its client would see."""
 
-    def __init__(self, model, thread=None, retries=5):
+    def __init__(self, model, thread=None, retries=5, tools=None):
         self.audience = Audience()
         self.thread = new_thread() if thread is None else thread
         self.core = Core(
@@ -32,6 +37,8 @@ class Room:
             publish=self.audience.publish,
             installation_id="installation-1",
             stream_retries=retries,
+            ask=ask_nobody,
+            tools=tools or NoTools(),
         )
         self.core.add(self.thread)
 
@@ -199,6 +206,8 @@ def test_two_threads_run_their_turns_beside_each_other(run):
             publish=audience.publish,
             installation_id="installation-1",
             stream_retries=5,
+            ask=ask_nobody,
+            tools=NoTools(),
         )
         with slow, quick:
             for thread_id in models:
@@ -499,5 +508,113 @@ def test_an_unknown_thread_is_named(run):
             with pytest.raises(ThreadNotFound, match="nope"):
                 here.core.start_turn("nope", [], message("user", "x"), None, None, lambda thread: None)
             assert here.core.thread(ID) is here.thread
+
+    run(scenario())
+
+
+# Tools
+
+
+class Tools:
+    """A `ToolBox` whose calls do what `does` says."""
+
+    def __init__(self, does):
+        self._does, self.contexts, self.forgotten = does, [], []
+
+    def declared(self, thread):
+        return ({"type": "function", "name": "x"},)
+
+    async def run(self, call, context):
+        self.contexts.append(context)
+        return await self._does(call, context)
+
+    async def forget(self, thread_id, session):
+        self.forgotten.append((thread_id, session))
+
+
+def two_calls():
+    return [
+        *(ItemDone(model_says.call_item(f"call-{number}", "x")) for number in (1, 2)),
+        model_says.completed(),
+    ]
+
+
+def test_calls_run_side_by_side_and_the_model_gets_all_outputs_in_one_request(run):
+    async def scenario():
+        both = asyncio.Barrier(2)
+
+        async def does(call, context):
+            await both.wait()
+            return ToolOutput(f"done {call.id}")
+
+        tools = Tools(does)
+        with ScriptedModel(two_calls(), model_says.answer("Done.")) as model:
+            room = Room(model, tools=tools)
+            turn = await room.turn()
+            assert turn["status"] == "completed"
+            assert [item["output"] for item in model.requests[1].input[-2:]] == ["done call-1", "done call-2"]
+            assert model.requests[0].tools == ({"type": "function", "name": "x"},)
+            await room.core.aclose()
+        assert [one[0] for one in tools.forgotten] == [ID]
+
+    run(scenario())
+
+
+def test_a_bug_in_a_tool_is_an_output_for_the_model(run):
+    async def scenario():
+        async def does(call, context):
+            raise RuntimeError("canary of a bug")
+
+        with ScriptedModel(two_calls(), model_says.answer("Done.")) as model:
+            room = Room(model, tools=Tools(does))
+            assert (await room.turn())["status"] == "completed"
+            assert model.requests[1].input[-1]["output"] == "x failed: internal error: RuntimeError"
+            await room.core.aclose()
+
+    run(scenario())
+
+
+def test_stopping_the_turn_stops_its_calls(run):
+    async def scenario():
+        started, stopped = asyncio.Event(), asyncio.Event()
+
+        async def does(call, context):
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+
+        with ScriptedModel(two_calls()) as model:
+            room = Room(model, tools=Tools(does))
+            turn_id = room.start()
+            await started.wait()
+            room.core.interrupt(ID, turn_id)()
+            await stopped.wait()
+            ended = await room.audience.hears("turn/completed")
+            assert ended["turn"]["status"] == "interrupted"
+            assert [item.get("output") for item in room.thread.history[-3:-1]] == ["aborted by user"] * 2
+            await room.core.aclose()
+
+    run(scenario())
+
+
+def test_what_a_call_waits_for_is_shown_once_however_many_wait(run):
+    async def scenario():
+        async def does(call, context):
+            with context.waiting("waitingOnApproval"):
+                await asyncio.sleep(0)
+            return ToolOutput("done")
+
+        with ScriptedModel(two_calls(), model_says.answer("Done.")) as model:
+            room = Room(model, tools=Tools(does))
+            await room.turn()
+            flags = [
+                params["status"].get("activeFlags")
+                for method, params in room.audience.told
+                if method == "thread/status/changed"
+            ]
+            assert flags == [[], ["waitingOnApproval"], [], None]
+            await room.core.aclose()
 
     run(scenario())

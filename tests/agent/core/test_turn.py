@@ -14,11 +14,14 @@ from agent.core.steps import (
     Notify,
     Received,
     Record,
+    RunTool,
     Sample,
     SampleFailed,
     Steered,
+    ToolFinished,
 )
-from agent.core.thread import TURN_ABORTED
+from agent.core.thread import ABORTED_CALL, TURN_ABORTED, message
+from agent.core.tooling import ToolCall, ToolOutput
 from agent.core.turn import MAX_RETRY_DELAY_S
 from agent.model.failures import StreamBroken, UpstreamError, failure
 from agent.model.limits import LimitWindow, RateLimits
@@ -71,9 +74,11 @@ def reconnecting(attempt, details=None, retries=5, status=None):
 
 
 def say(book, events):
-    """Events whose commands this story is not about."""
+    """Events whose commands this story is not about; what is called is done at once."""
     for event in events:
-        book.say(Received(event))
+        for command in book.say(Received(event)):
+            if isinstance(command, RunTool):
+                book.say(ToolFinished(command.call, ToolOutput("done")))
     return book
 
 
@@ -384,47 +389,116 @@ def test_the_state_that_the_service_wants_back_is_kept_for_the_turn():
 # Calls
 
 
+def call(number=1, name="x", kind="function_call", text="{}"):
+    return ToolCall(f"call-{number}", kind, name, text)
+
+
+def called(number=1, name="x"):
+    return Received(ItemDone(model_says.call_item(f"call-{number}", name)))
+
+
+def ended(number=1, name="x", text="done", **result):
+    return ToolFinished(call(number, name), ToolOutput(text, **result))
+
+
+def output(number=1, text="done"):
+    return {"type": "function_call_output", "call_id": f"call-{number}", "output": text}
+
+
 @pytest.mark.parametrize(
-    "call_type, output_type",
-    [("function_call", "function_call_output"), ("custom_tool_call", "custom_tool_call_output")],
+    "call_type, member, output_type",
+    [
+        ("function_call", "arguments", "function_call_output"),
+        ("custom_tool_call", "input", "custom_tool_call_output"),
+    ],
 )
-def test_a_call_is_told_that_there_is_no_such_tool_and_the_model_is_asked_again(call_type, output_type):
-    """tool_misc: nothing is shown to clients."""
-    call = {"type": call_type, "id": "fc-1", "call_id": "call-1", "name": "update_plan", "arguments": "{}"}
+def test_a_call_is_carried_out_and_the_model_is_asked_again_with_its_output(call_type, member, output_type):
+    item = {"type": call_type, "id": "fc-1", "call_id": "call-1", "name": "x", member: "{}"}
+    made = call(kind=call_type)
     assert (
         begun(new_turn())
-        >> Received(ItemAdded({**call, "arguments": ""}))
-        >> Received(ItemDone(call))
-        << Record({name: value for name, value in call.items() if name != "id"})
+        >> Received(ItemAdded({**item, member: ""}))
+        >> Received(ItemDone(item))
+        << Record({name: value for name, value in item.items() if name != "id"})
+        << RunTool(made)
+        >> ToolFinished(made, ToolOutput("done"))
         >> Received(model_says.completed())
         << Told("thread/tokenUsage/updated")
-        << Record({"type": output_type, "call_id": "call-1", "output": "unsupported call: update_plan"})
+        << Record({"type": output_type, "call_id": "call-1", "output": "done"})
         << Sample()
     )
 
 
-def test_several_calls_of_one_response_are_answered_in_their_order_by_one_request():
-    book = say(begun(new_turn()), [ItemDone(model_says.call_item(f"call-{n}", f"tool_{n}")) for n in (1, 2, 3)])
+def test_the_end_of_a_response_waits_for_its_calls_and_their_outputs_keep_their_order():
+    """tool_exec_on_request_accept: the usage is told when the command has ended."""
+    book = begun(new_turn())
+    for number in (1, 2, 3):
+        book.say(called(number))
     assert (
         book
+        >> ended(3, text="third")
         >> Received(model_says.completed())
+        >> ended(1, text="first")
+        >> ended(2, text="second")
         << Told("thread/tokenUsage/updated")
-        << Record({"type": "function_call_output", "call_id": "call-1", "output": "unsupported call: tool_1"})
-        << Record({"type": "function_call_output", "call_id": "call-2", "output": "unsupported call: tool_2"})
-        << Record({"type": "function_call_output", "call_id": "call-3", "output": "unsupported call: tool_3"})
+        << Record(output(1, "first"))
+        << Record(output(2, "second"))
+        << Record(output(3, "third"))
         << Sample()
     )
 
 
 def test_a_turn_that_called_tools_ends_with_the_last_message():
-    book = say(begun(new_turn()), model_says.calls(model_says.call_item("call-1", "x")))
+    book = begun(new_turn())
+    book.say(called())
+    book.say(ended())
+    book.say(Received(model_says.completed()))
     say(book, model_says.answer("Done.", item_id="msg-9"))
 
     assert [item["id"] for item in book.told[-1].params["turn"]["items"]] == ["msg-9"]
     assert book.recorded[1:3] == [
         {"type": "function_call", "call_id": "call-1", "name": "x", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call-1", "output": "unsupported call: x"},
+        output(),
     ]
+
+
+def test_a_call_that_the_user_cancelled_ends_the_turn():
+    """tool_exec_on_request_cancel."""
+    book = begun(new_turn())
+    book.say(called())
+    assert (
+        book
+        >> Received(model_says.completed())
+        >> ended(text="rejected", stops_turn=True)
+        << Told("thread/tokenUsage/updated")
+        << Record(output(text="rejected"))
+        << Record(message("user", TURN_ABORTED))
+        << Told("thread/status/changed", status={"type": "idle"})
+        << Told("turn/completed", turn={"status": "interrupted", "items": []})
+        << Finish("interrupted")
+    )
+
+
+def test_calls_that_run_when_the_turn_is_stopped_get_an_output_too():
+    book = begun(new_turn())
+    book.say(called(1))
+    book.say(called(2))
+    book.say(ended(1))
+    commands = book.say(Interrupted())
+    assert [one.item for one in commands if isinstance(one, Record)][:2] == [output(1), output(2, ABORTED_CALL)]
+    assert book.say(ended(2)) == []
+
+
+def test_an_output_of_a_call_that_nobody_made_is_nothing():
+    assert (
+        begun(new_turn())
+        >> ended()
+        >> Received(model_says.completed())
+        << Told("thread/tokenUsage/updated")
+        << Told("thread/status/changed")
+        << Told("turn/completed")
+        << Finish("completed")
+    )
 
 
 # Steering
@@ -592,10 +666,10 @@ def test_a_message_begun_before_a_break_stays_open_and_the_next_attempt_starts_i
 
 
 def test_calls_that_were_complete_before_a_break_keep_their_outputs():
-    book = say(begun(new_turn()), [ItemDone(model_says.call_item("call-1", "x"))])
-    output = {"type": "function_call_output", "call_id": "call-1", "output": "unsupported call: x"}
+    book = begun(new_turn())
+    book.say(called())
 
-    assert book >> broken() << Record(output) << Sample(0.2) >> broken() << reconnecting(2) << Sample(0.4)
+    assert book >> broken() >> ended() << Record(output()) << Sample(0.2) >> broken() << reconnecting(2) << Sample(0.4)
 
 
 @pytest.mark.parametrize("status", [None, 500, 502, 503, 529])
@@ -725,11 +799,13 @@ def test_a_full_context_window_is_told_as_usage_of_the_whole_window():
 
 
 def test_a_request_that_cannot_be_made_fails_the_turn_and_keeps_the_outputs():
-    book = say(begun(new_turn()), [ItemDone(model_says.call_item("call-1", "x"))])
+    book = begun(new_turn())
+    book.say(called())
+    book.say(ended())
     assert (
         book
         >> Impossible("nobody is signed in", "unauthorized")
-        << Record({"type": "function_call_output", "call_id": "call-1", "output": "unsupported call: x"})
+        << Record(output())
         << Told("thread/status/changed", status={"type": "systemError"})
         << Told("error", willRetry=False, error={"message": "nobody is signed in", "codexErrorInfo": "unauthorized"})
         << Told("thread/readState/changed")
