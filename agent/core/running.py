@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, assert_never
 
+from agent.core import rollout
 from agent.core.ids import uuid7
-from agent.core.metadata import turn_metadata
+from agent.core.requests import context_of, request_of
 from agent.core.steps import (
     FallBack,
     Finish,
@@ -29,7 +30,8 @@ from agent.core.steps import (
     TurnCommand,
     TurnEvent,
 )
-from agent.core.thread import Thread, environment_context, message
+from agent.core.store import Journal
+from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolBox, ToolCall, ToolOutput
 from agent.core.turn import Turn
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
@@ -113,8 +115,9 @@ class StartedTurn:
 class Running:
     """A thread with its model session and, at times, a turn."""
 
-    def __init__(self, around: Surroundings, thread: Thread, session: ModelSession) -> None:
+    def __init__(self, around: Surroundings, thread: Thread, session: ModelSession, journal: Journal | None) -> None:
         self.thread = thread
+        self.journal = journal  # None for an ephemeral thread
         self._around = around
         self._session = session
         self._turn: Turn | None = None
@@ -124,6 +127,7 @@ class Running:
         self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
         self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
         self._kept: dict[str, Any] = {}  # by the tools
+        self._problem_told = False
 
     def prewarm(self) -> None:
         self._own(asyncio.create_task(self._warm()))
@@ -153,9 +157,13 @@ class Running:
             self._overrides.append(override)
             return StartedTurn(self._turn.wire(), None)
         thread = self.thread
+        before = thread.meta()
         while self._overrides:
             self._overrides.pop(0)(thread)
         override(thread)
+        thread.updated_at = now_ms() // 1000
+        if (after := thread.meta()) != before and self.journal is not None and self.journal.is_on_disk:
+            self._write(rollout.UPDATED, {name: value for name, value in after.items() if before[name] != value})
         turn = Turn(
             id=self._around.new_id(),
             thread=thread,
@@ -207,6 +215,8 @@ class Running:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._around.tools.forget(self.thread.id, self._kept)
+        if self.journal is not None:
+            self.journal.close()
         with contextlib.suppress(Exception):
             await self._session.aclose()
 
@@ -267,7 +277,7 @@ class Running:
         context = CallContext(
             thread=self.thread,
             turn_id=turn.id,
-            notify=functools.partial(self._around.publish, self.thread.id),
+            notify=self._publish,
             ask=functools.partial(self._around.ask, self.thread.id),
             waiting=self._waiting,
             now_ms=now_ms,
@@ -305,9 +315,9 @@ class Running:
         for command in commands:
             match command:
                 case Notify():
-                    self._around.publish(self.thread.id, command.method, command.params)
+                    self._publish(command.method, command.params)
                 case Record():
-                    self.thread.history.append(command.item)
+                    self.add_to_history(command.item)
                 case RunTool():
                     self._calls.add(task := self._own(asyncio.create_task(self._call(self._current(), command.call))))
                     task.add_done_callback(self._calls.discard)
@@ -321,6 +331,40 @@ class Running:
                     assert_never(command)
         return delay_s
 
+    def add_to_history(self, item: Item) -> None:
+        """What the model reads from now on; written down at once."""
+        self.thread.history.append(item)
+        self._write(rollout.HISTORY, item)
+
+    def _publish(self, method: str, params: dict[str, Any]) -> None:
+        """Write down what a resumed thread must know, and only then tell it."""
+        match method:
+            case "turn/started":
+                self._write(rollout.TURN_STARTED, {"turn": params["turn"]})
+            case "item/completed":
+                self._write(rollout.ITEM, {"turn_id": params["turnId"], "item": params["item"]})
+            case "turn/completed":
+                self._write(rollout.TURN_ENDED, {"turn": {**params["turn"], "items": []}})
+            case "thread/tokenUsage/updated":
+                self._write(rollout.USAGE, rollout.usage_payload(self.thread.total))
+            case "thread/readState/changed":
+                self.thread.read_state = params["readState"]
+                self._write(rollout.READ_STATE, params["readState"])
+        if (problem := self._unsaved()) is not None:
+            self._around.publish(self.thread.id, "warning", {"threadId": self.thread.id, "message": problem})
+        self._around.publish(self.thread.id, method, params)
+
+    def _write(self, kind: str, payload: Any) -> None:
+        if self.journal is not None:
+            self.journal.write(kind, payload)
+
+    def _unsaved(self) -> str | None:
+        """Why the thread is not saved any more; told once."""
+        if self.journal is None or self.journal.problem is None or self._problem_told:
+            return None
+        self._problem_told = True
+        return self.journal.problem
+
     def _current(self) -> Turn:
         assert self._turn is not None, "only a turn that runs makes calls"
         return self._turn
@@ -330,52 +374,23 @@ class Running:
         self._perform([command for command in commands if not isinstance(command, Sample)])
 
     def _add_context(self) -> None:
-        """What the model must know before the first input: instructions of the client, and where it works."""
-        if self.thread.history:
-            return
-        if self.thread.developer_instructions is not None:
-            self.thread.history.append(message("developer", self.thread.developer_instructions))
-        now = datetime.now().astimezone()
-        shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
-        timezone = os.environ.get("TZ") or now.tzname() or "UTC"
-        self.thread.history.append(environment_context(self.thread, f"{now:%Y-%m-%d}", timezone, shell))
+        if not self.thread.history:
+            now = datetime.now().astimezone()
+            shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
+            timezone = os.environ.get("TZ") or now.tzname() or "UTC"
+            for item in context_of(self.thread, now, timezone, shell):
+                self.add_to_history(item)
 
-    def _request(
-        self,
-        items: tuple[Item, ...],
-        kind: str,
-        *,
-        turn_id: str,
-        generate: bool = True,
-        schema: Item | None = None,
-        state: str | None = None,
-    ) -> ResponsesRequest:
+    def _request(self, items: tuple[Item, ...], kind: str, **more: Any) -> ResponsesRequest:
         thread = self.thread
-        effort = thread.effort or self._around.facts(thread.model).default_effort
-        metadata = turn_metadata(
-            thread, kind=kind, turn_id=turn_id, installation_id=self._around.installation_id, effort=effort
-        )
-        return ResponsesRequest(
-            model=thread.model,
-            input=items,
-            thread_id=thread.id,
-            turn_metadata=metadata,
+        return request_of(
+            thread,
+            items,
+            kind,
+            effort=thread.effort or self._around.facts(thread.model).default_effort,
             tools=self._around.tools.declared(thread),
-            client_metadata={
-                "session_id": thread.id,
-                "thread_id": thread.id,
-                "turn_id": turn_id,
-                "x-codex-installation-id": self._around.installation_id,
-                "x-codex-window-id": f"{thread.id}:0",
-                "x-codex-turn-metadata": metadata,
-            },
-            effort=None if effort == "none" else effort,
-            summary=thread.summary,
-            verbosity=thread.verbosity,
-            output_schema=schema,
-            service_tier=thread.service_tier,
-            generate=generate,
-            turn_state=state,
+            installation_id=self._around.installation_id,
+            **more,
         )
 
 

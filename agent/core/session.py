@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from agent.core import rollout
+from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.running import ModelFacts, ModelSession, Running, StartedTurn, Surroundings, ThreadNotFound
 from agent.core.steps import Steered
-from agent.core.thread import Thread
+from agent.core.store import Journal, Store, StoreFailed, ThreadNotStored
+from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
 from agent.model.wire import Item
 
@@ -22,6 +25,7 @@ class Core:
         stream_retries: How often a broken stream is retried on each transport; 5 in the original.
         ask: Asks the followers of a thread, and gives the first answer: (thread id, method, params).
         tools: What the model may call.
+        store: Where threads that are not ephemeral are kept.
     """
 
     def __init__(
@@ -34,9 +38,11 @@ class Core:
         stream_retries: int,
         ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]],
         tools: ToolBox,
+        store: Store,
     ) -> None:
         self._open_session = open_session
         self._around = Surroundings(facts, publish, installation_id, stream_retries, ask, tools)
+        self.store = store
         self._threads: dict[str, Running] = {}
 
     def new_id(self) -> str:
@@ -44,8 +50,110 @@ class Core:
         return self._around.new_id()
 
     def add(self, thread: Thread) -> None:
-        """Take in a new thread; nothing is sent yet."""
-        self._threads[thread.id] = Running(self._around, thread, self._open_session(thread.id))
+        """Take in a new thread; nothing is sent, and nothing written, yet."""
+        journal = None
+        if not thread.ephemeral:
+            journal = Journal(self.store.path_of(thread.id, thread.created_at), thread.meta)
+            thread.path = str(journal.path)
+        self._take_in(thread, journal)
+
+    def _take_in(self, thread: Thread, journal: Journal | None) -> None:
+        self._threads[thread.id] = Running(self._around, thread, self._open_session(thread.id), journal)
+
+    def resume(self, thread_id: str) -> Thread:
+        """The thread, from disk if it is not loaded. What a crash left open in it is closed, and written down.
+
+        Raises:
+            ThreadNotStored, ThreadArchived, ThreadBusy, StoreFailed: It cannot be.
+        """
+        if (running := self._threads.get(thread_id)) is not None:
+            if running.journal is None or running.journal.is_on_disk:
+                return running.thread
+            raise ThreadNotStored(thread_id)
+        stored, path = self.store.load(thread_id)
+        try:
+            thread = thread_of(stored.meta)
+        except TypeError as exc:
+            raise StoreFailed(f"the thread's file {path.name} cannot be used: its first line lacks something") from exc
+        thread.history, thread.total, thread.read_state = stored.history, stored.total, stored.read_state
+        thread.preview, thread.updated_at, thread.path = stored.preview, stored.updated_at, str(path)
+        if stored.read_state is not None:
+            thread.first_unread = (stored.read_state.get("firstUnread") or {}).get("turnId")
+        journal = Journal(path, thread.meta, exists=True)
+        try:
+            journal.lock()
+        except OSError as exc:
+            raise StoreFailed(f"the thread's file {path.name} cannot be written: {exc.strerror}") from exc
+        for kind, payload in stored.closing:
+            journal.write(kind, payload)
+        self._take_in(thread, journal)
+        return thread
+
+    def fork(self, source: StoredThread, thread: Thread, before_turn: str | None) -> None:
+        """Take in `thread`, which begins with the history of another, and write it down whole.
+
+        Args:
+            before_turn: The first turn that is left out; None for all.
+        """
+        kept = source.turns
+        if before_turn is not None:
+            index = next(number for number, turn in enumerate(kept) if turn.wire["id"] == before_turn)
+            thread.history = source.history[: kept[index].history_start]
+            kept = kept[:index]
+        else:
+            thread.history = list(source.history)
+        thread.total, thread.preview = source.total, source.preview
+        self.add(thread)
+        journal = self._threads[thread.id].journal
+        if journal is None:
+            return
+        starts: dict[int, list[StoredTurn]] = {turn.history_start: [] for turn in kept}
+        for turn in kept:
+            starts[turn.history_start].append(turn)
+        for number, item in enumerate(thread.history):
+            for turn in starts.pop(number, ()):
+                _write_turn(journal, turn)
+            journal.write(rollout.HISTORY, item)
+        for turns in starts.values():
+            for turn in turns:
+                _write_turn(journal, turn)
+        journal.write(rollout.USAGE, rollout.usage_payload(thread.total))
+
+    async def unload(self, thread_id: str) -> bool:
+        """Stop the thread and let go of its file; False if it was not loaded."""
+        running = self._threads.pop(thread_id, None)
+        if running is None:
+            return False
+        await running.aclose()
+        return True
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The ids of the threads in memory."""
+        return tuple(self._threads)
+
+    def is_loaded(self, thread_id: str) -> bool:
+        return thread_id in self._threads
+
+    def write(self, thread_id: str, kind: str, payload: Any) -> None:
+        """Append a line to the file of a loaded thread.
+
+        Raises:
+            ThreadNotFound: It is not loaded.
+        """
+        running = self._running(thread_id)
+        if running.journal is not None:
+            running.journal.write(kind, payload)
+
+    def inject(self, thread_id: str, items: list[Item]) -> None:
+        """Add items to what the model reads.
+
+        Raises:
+            ThreadNotFound: It is not loaded.
+        """
+        running = self._running(thread_id)
+        for item in items:
+            running.add_to_history(item)
 
     def thread(self, thread_id: str) -> Thread:
         """Raises ThreadNotFound."""
@@ -103,3 +211,10 @@ class Core:
         if running is None:
             raise ThreadNotFound(thread_id)
         return running
+
+
+def _write_turn(journal: Journal, turn: StoredTurn) -> None:
+    journal.write(rollout.TURN_STARTED, {"turn": turn.wire})
+    for item in turn.items:
+        journal.write(rollout.ITEM, {"turn_id": turn.wire["id"], "item": item})
+    journal.write(rollout.TURN_ENDED, {"turn": turn.wire})

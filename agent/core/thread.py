@@ -1,5 +1,6 @@
 """A thread: its settings and its history. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +86,13 @@ class Thread:
     flags: dict[str, int] = field(default_factory=dict)  # how many calls wait for what
     preview: str = ""
     first_unread: str | None = None
+    read_state: dict[str, Any] | None = None
+    updated_at: int = 0
+    path: str | None = None
+    name: str | None = None
+    git_info: dict[str, Any] | None = None
+    forked_from: str | None = None
+    parent: str | None = None
 
     @property
     def sandbox_mode(self) -> str:
@@ -96,7 +104,7 @@ class Thread:
         return (message("developer", self.base_instructions),)
 
     def wire(self) -> dict[str, Any]:
-        """The thread as clients see it. `path` is null: it is not kept on disk."""
+        """The thread as clients see it. `path` is null where it is not kept on disk."""
         environment = {"environmentId": "local", "cwd": self.cwd, "runtimeWorkspaceRoots": [self.cwd]}
         status: dict[str, Any] = {"type": self.status}
         if self.status == "active":
@@ -106,9 +114,9 @@ class Thread:
             "environments": [environment],
             "extra": None,
             "sessionId": self.id,
-            "forkedFromId": None,
+            "forkedFromId": self.forked_from,
             "attachedToThreadId": None,
-            "parentThreadId": None,
+            "parentThreadId": self.parent,
             "preview": self.preview,
             "ephemeral": self.ephemeral,
             "section": None,
@@ -119,10 +127,10 @@ class Thread:
             "model": self.model,
             "reasoningEffort": self.effort,
             "createdAt": self.created_at,
-            "updatedAt": self.created_at,
-            "recencyAt": self.created_at,
+            "updatedAt": self.updated_at or self.created_at,
+            "recencyAt": self.updated_at or self.created_at,
             "status": status,
-            "path": None,
+            "path": self.path,
             "cwd": self.cwd,
             "cliVersion": self.cli_version,
             "originator": self.originator,
@@ -131,11 +139,15 @@ class Thread:
             "threadSource": self.source,
             "agentNickname": None,
             "agentRole": None,
-            "gitInfo": None,
-            "name": None,
+            "gitInfo": self.git_info,
+            "name": self.name,
             "daybreakEnabled": None,
             "turns": [],
         }
+
+    def meta(self) -> dict[str, Any]:
+        """What is written down of it besides what happens in it."""
+        return {name: getattr(self, name) for name in _KEPT}
 
     def settings_wire(self) -> dict[str, Any]:
         """The answer to thread/start: the thread and the settings that are in force."""
@@ -155,6 +167,22 @@ class Thread:
             "reasoningEffort": self.effort,
             "multiAgentMode": "explicitRequestOnly",
         }
+
+
+_KEPT = (
+    *("id", "cwd", "model", "originator", "approval_policy", "sandbox", "profile", "created_at", "cli_version"),
+    *("base_instructions", "developer_instructions", "effort", "summary", "verbosity", "service_tier", "source"),
+    *("model_provider", "name", "git_info", "forked_from", "parent"),
+)
+
+
+def thread_of(meta: Mapping[str, Any]) -> Thread:
+    """The thread that `Thread.meta` was written of, without its history.
+
+    Raises:
+        TypeError: Something is missing.
+    """
+    return Thread(**{name: meta[name] for name in _KEPT if name in meta})
 
 
 def message(role: str, *texts: str) -> Item:

@@ -13,6 +13,7 @@ from typing import Any
 from agent.auth import Auth, PostJson
 from agent.core.running import ModelFacts, ModelSession
 from agent.core.session import Core
+from agent.core.store import Store
 from agent.core.tooling import NoTools, ToolBox
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
@@ -131,6 +132,7 @@ class MemoryApp:
             stream_retries=retries,
             ask=self.connections.questions.ask,
             tools=tools or NoTools(),
+            store=Store(home),
         )
         self._methods = AgentMethods(
             core=self.core,

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from agent.core.running import ModelFacts, NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
+from agent.core.store import Store
 from agent.core.thread import message
 from agent.core.tooling import NoTools, ToolOutput
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
@@ -19,6 +21,13 @@ from tests.agent.core.playbook import new_thread
 from tests.agent.core.scripted_model import Pause, ScriptedModel
 
 ID = "thread-1"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Where the threads are kept."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 async def ask_nobody(*_):
@@ -39,6 +48,7 @@ class Room:
             stream_retries=retries,
             ask=ask_nobody,
             tools=tools or NoTools(),
+            store=Store(Path.cwd()),
         )
         self.core.add(self.thread)
 
@@ -208,6 +218,7 @@ def test_two_threads_run_their_turns_beside_each_other(run):
             stream_retries=5,
             ask=ask_nobody,
             tools=NoTools(),
+            store=Store(Path.cwd()),
         )
         with slow, quick:
             for thread_id in models:

@@ -1,0 +1,64 @@
+"""What a thread asks of the model, and what it is told of where it works. Pure."""
+
+from datetime import datetime
+
+from agent.core.metadata import turn_metadata
+from agent.core.thread import Thread, environment_context, message
+from agent.model.wire import Item, ResponsesRequest
+
+
+def context_of(thread: Thread, now: datetime, timezone: str, shell: str) -> list[Item]:
+    """What the model must know before the first input: instructions of the client, and where it works.
+
+    Args:
+        now: Local time, with its zone.
+        shell: Its name.
+    """
+    instructions = (
+        [] if thread.developer_instructions is None else [message("developer", thread.developer_instructions)]
+    )
+    return [*instructions, environment_context(thread, f"{now:%Y-%m-%d}", timezone, shell)]
+
+
+def request_of(
+    thread: Thread,
+    items: tuple[Item, ...],
+    kind: str,
+    *,
+    turn_id: str,
+    effort: str,
+    tools: tuple[Item, ...],
+    installation_id: str,
+    generate: bool = True,
+    schema: Item | None = None,
+    state: str | None = None,
+) -> ResponsesRequest:
+    """One request of a thread.
+
+    Args:
+        kind: "prewarm" or "turn".
+        effort: What the thread wants, or its model's default.
+    """
+    metadata = turn_metadata(thread, kind=kind, turn_id=turn_id, installation_id=installation_id, effort=effort)
+    return ResponsesRequest(
+        model=thread.model,
+        input=items,
+        thread_id=thread.id,
+        turn_metadata=metadata,
+        tools=tools,
+        client_metadata={
+            "session_id": thread.id,
+            "thread_id": thread.id,
+            "turn_id": turn_id,
+            "x-codex-installation-id": installation_id,
+            "x-codex-window-id": f"{thread.id}:0",
+            "x-codex-turn-metadata": metadata,
+        },
+        effort=None if effort == "none" else effort,
+        summary=thread.summary,
+        verbosity=thread.verbosity,
+        output_schema=schema,
+        service_tier=thread.service_tier,
+        generate=generate,
+        turn_state=state,
+    )

@@ -1,0 +1,203 @@
+"""A thread as lines of a file, and back. Pure.
+
+Append-only: one JSON object a line, {"timestamp", "type", "payload"}, as the original's rollouts are, in the same
+place and with the same names for what both have (session_meta, response_item). A line that was torn by a crash, or is
+garbage, is left out and reported; what is left is a thread that can go on.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.core.thread import ABORTED_CALL
+from agent.core.tooling import OUTPUT_TYPES
+from agent.model.wire import Item, TokenUsage
+
+META = "session_meta"
+HISTORY = "response_item"
+TURN_STARTED = "turn_started"
+ITEM = "thread_item"
+TURN_ENDED = "turn_ended"
+USAGE = "token_usage"
+READ_STATE = "read_state"
+UPDATED = "thread_updated"
+COMPACTED = "compacted"
+REVERTED = "reverted"
+
+
+@dataclass(slots=True)
+class StoredTurn:
+    """A turn as it was told to clients, with its items.
+
+    Args:
+        wire: Without items.
+        items: Those that were completed, in order.
+        history_start: How long the history was when it began.
+    """
+
+    wire: dict[str, Any]
+    items: list[dict[str, Any]] = field(default_factory=list)
+    history_start: int = 0
+
+
+@dataclass(slots=True)
+class StoredThread:
+    """What the lines of a thread add up to.
+
+    Args:
+        meta: The payload of the first line, with what was updated later.
+        created_at, updated_at: Unix seconds.
+        problems: What was left out, a sentence each.
+    """
+
+    meta: dict[str, Any]
+    history: list[Item] = field(default_factory=list)
+    turns: list[StoredTurn] = field(default_factory=list)
+    total: TokenUsage = field(default_factory=TokenUsage)
+    read_state: dict[str, Any] | None = None
+    updated_at: int = 0
+    problems: list[str] = field(default_factory=list)
+    closing: list[tuple[str, Any]] = field(default_factory=list)  # lines that a crash kept from being written
+
+    @property
+    def id(self) -> str:
+        return str(self.meta["id"])
+
+    @property
+    def preview(self) -> str:
+        """The first words of the user."""
+        for turn in self.turns:
+            for item in turn.items:
+                if item.get("type") == "userMessage":
+                    return next(
+                        (str(part.get("text", "")) for part in item["content"] if part.get("type") == "text"), ""
+                    )
+        return ""
+
+
+class NotAThread(ValueError):
+    """The lines do not begin as those of a thread; the text says what is wrong."""
+
+
+def line(kind: str, payload: Any, timestamp: str) -> bytes:
+    """One line, with its end."""
+    content = {"timestamp": timestamp, "type": kind, "payload": payload}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def read(lines: Iterable[bytes], *, whole: bool = True) -> StoredThread:
+    """What the lines add up to.
+
+    Args:
+        whole: False for a look at the beginning: what looks unfinished then is not judged.
+
+    Raises:
+        NotAThread: There is no usable first line.
+    """
+    thread: StoredThread | None = None
+    problems: list[str] = []
+    open_turn: StoredTurn | None = None
+    for number, raw in enumerate(lines, 1):
+        torn = not raw.endswith(b"\n")
+        try:
+            entry = json.loads(raw)
+            kind, payload = entry["type"], entry["payload"]
+            if thread is None:
+                thread = _begun(kind, payload)
+            else:
+                open_turn = _apply(thread, open_turn, kind, payload)
+        except NotAThread:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+            if thread is None:
+                raise NotAThread("the first line is not that of a thread") from None
+            what = "was torn by a crash" if torn else "cannot be read"
+            problems.append(f"line {number} {what}, and is left out")
+    if thread is None:
+        raise NotAThread("it is empty")
+    thread.problems = problems
+    if whole:
+        _close(thread, open_turn)
+    return thread
+
+
+def _begun(kind: str, payload: Any) -> StoredThread:
+    if kind != META or not isinstance(payload, dict) or not isinstance(payload.get("id"), str):
+        raise NotAThread("the first line is not that of a thread")
+    if payload.get("countersign") != FORMAT:
+        raise NotAThread("it was written by another program or version")
+    return StoredThread(dict(payload))
+
+
+# Of our lines, in the first of them.
+FORMAT = 1
+
+
+def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: Any) -> StoredTurn | None:
+    """Take in one line; the turn that is open after it."""
+    match kind:
+        case "response_item":
+            thread.history.append(_object(payload))
+        case "turn_started":
+            turn = StoredTurn(_object(payload["turn"]), [], len(thread.history))
+            thread.turns.append(turn)
+        case "thread_item":
+            _object(payload["item"])["type"]
+            for known in reversed(thread.turns):
+                if known.wire["id"] == payload["turn_id"]:
+                    known.items.append(payload["item"])
+                    break
+        case "turn_ended":
+            ended = _object(payload["turn"])
+            for known in reversed(thread.turns):
+                if known.wire["id"] == ended["id"]:
+                    known.wire = ended
+                    break
+            turn = None
+        case "token_usage":
+            thread.total = TokenUsage(*(int(payload[name]) for name in _COUNTS))
+        case "read_state":
+            thread.read_state = payload
+        case "thread_updated":
+            thread.meta |= _object(payload)
+        case "compacted":
+            thread.history = [_object(item) for item in payload["history"]]
+        case "reverted":
+            for index, known in enumerate(thread.turns):
+                if known.wire["id"] == payload["turn_id"]:
+                    del thread.history[known.history_start :]
+                    del thread.turns[index:]
+                    break
+        case _:
+            raise KeyError(kind)
+    return turn
+
+
+_COUNTS = ("total", "input", "cached_input", "output", "reasoning_output")
+
+
+def usage_payload(usage: TokenUsage) -> dict[str, int]:
+    """For a line of USAGE."""
+    return {name: getattr(usage, name) for name in _COUNTS}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("an object is needed")
+    return value
+
+
+def _close(thread: StoredThread, turn: StoredTurn | None) -> None:
+    """A crash may have come in the middle of a turn: it is interrupted, and each call gets an output."""
+    answered = {item.get("call_id") for item in thread.history if item.get("type") in OUTPUT_TYPES.values()}
+    for item in list(thread.history):
+        kind = OUTPUT_TYPES.get(str(item.get("type")))
+        if kind is not None and item.get("call_id") not in answered:
+            output = {"type": kind, "call_id": item.get("call_id", ""), "output": ABORTED_CALL}
+            thread.history.append(output)
+            thread.closing.append((HISTORY, output))
+    if turn is not None:
+        turn.wire = {**turn.wire, "status": "interrupted"}
+        thread.closing.append((TURN_ENDED, {"turn": turn.wire}))
+        thread.problems.append("the last turn was interrupted by the end of the process")
