@@ -39,7 +39,7 @@ _GRANULAR = struct(
 )
 
 
-def _approval_policy(value: Any) -> Any:
+def approval_policy(value: Any) -> Any:
     """A policy's name, or {"granular": {...}}."""
     name, content = variant(value, _POLICIES)
     if name != "granular":
@@ -131,7 +131,7 @@ _THREAD_START = struct(
         "cwd": optional(text),
         "model": optional(text),
         "modelProvider": optional(text),
-        "approvalPolicy": optional(_approval_policy),
+        "approvalPolicy": optional(approval_policy),
         "sandbox": optional(one_of("read-only", "workspace-write", "danger-full-access")),
         "config": optional(table),
         "baseInstructions": optional(text),
@@ -192,7 +192,7 @@ _TURN_START = struct(
         "input": list_of(_user_input),
         "clientUserMessageId": optional(text),
         "cwd": optional(text),
-        "approvalPolicy": optional(_approval_policy),
+        "approvalPolicy": optional(approval_policy),
         "sandboxPolicy": optional(_sandbox_policy),
         "model": optional(text),
         "effort": optional(text),

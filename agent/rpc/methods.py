@@ -19,6 +19,8 @@ from agent.rpc.input import NAME, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
+from agent.rpc.thread_methods import ThreadMethods
+from agent.rpc.thread_pages import ThreadPages
 
 
 class AgentMethods:
@@ -62,6 +64,8 @@ class AgentMethods:
             "turn/start": Method(TurnStart.parse, self._turn_start),
             "turn/steer": Method(TurnSteer.parse, self._turn_steer),
             "turn/interrupt": Method(TurnInterrupt.parse, self._turn_interrupt),
+            **ThreadPages(self._core).table(),
+            **ThreadMethods(self._core, self._connections, lambda: self._models.known.default, self._now_s).table(),
         }
 
     async def _account_read(self, connection: Connection, params: AccountRead) -> Answer:
