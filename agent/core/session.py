@@ -77,6 +77,7 @@ class Core:
             raise StoreFailed(f"the thread's file {path.name} cannot be used: its first line lacks something") from exc
         thread.history, thread.total, thread.read_state = stored.history, stored.total, stored.read_state
         thread.preview, thread.updated_at, thread.path = stored.preview, stored.updated_at, str(path)
+        thread.problems = stored.problems
         if stored.read_state is not None:
             thread.first_unread = (stored.read_state.get("firstUnread") or {}).get("turnId")
         journal = Journal(path, thread.meta, exists=True)

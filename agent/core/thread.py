@@ -93,6 +93,7 @@ class Thread:
     git_info: dict[str, Any] | None = None
     forked_from: str | None = None
     parent: str | None = None
+    problems: list[str] = field(default_factory=list)  # of its file, when it was loaded
 
     @property
     def sandbox_mode(self) -> str:

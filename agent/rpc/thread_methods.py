@@ -134,8 +134,8 @@ class ThreadMethods:
             connection.notify("deprecationNotice", DEPRECATED_TURNS)
             answer["thread"]["turns"] = [turn_wire(turn, "full") for turn in stored.turns]
         self._connections.subscribe(thread_id, connection)
-        if stored.problems and not loaded:
-            told = "; ".join(stored.problems)
+        if thread.problems and not loaded:
+            told = "; ".join(thread.problems)
             message = f"thread {thread_id} was not whole on disk: {told}"
             connection.notify("warning", {"threadId": thread_id, "message": message})
         return Answer(answer, None if loaded else lambda: self._core.prewarm(thread_id))
