@@ -19,7 +19,17 @@ COMMANDS = {
     "app-server": ("agent.commands.app_server", "serve a desktop client over JSON-RPC and run its turns"),
     "proxy": ("agent.commands.proxy", "run the stamping proxy for an agent of your own"),
     "run": ("agent.commands.run", "run one command behind the proxy and report what was stamped"),
-    "standin": ("agent.commands.standin", "run a local stand-in of ChatGPT or of a desktop"),
+    "verify": (
+        "agent.commands.verify",
+        "run one command behind the proxy and prove that every scoped request was stamped",
+    ),
+    "wrap": ("agent.commands.wrap", "stand between a desktop and any app-server, and attest what it sends"),
+    "capture": ("agent.commands.capture", "list, show, follow, compare and export what the proxy recorded"),
+    "live": ("agent.commands.live", "show the requests of running proxies on a local page"),
+    "doctor": ("agent.commands.doctor", "check the route, the trust and the sandbox of this machine"),
+    "decode": ("agent.commands.decode", "show what an attestation header is made of"),
+    "verify-token": ("agent.commands.verify_token", "ask Apple's DeviceCheck server whether a token is genuine"),
+    "standin": ("agent.commands.standin", "run a local stand-in of ChatGPT, of a desktop or of Apple's DeviceCheck server"),
     "sandbox": ("agent.commands.sandbox", "run a command under a sandbox policy, or explain what one allows"),
     "demo": ("agent.commands.demo", "one attested turn by WebSocket and one by POST, on stand-ins"),
 }
@@ -148,7 +158,7 @@ def _usage(problem: str) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:<14}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: countersign [-c KEY=VALUE]... COMMAND ...",

@@ -1,4 +1,4 @@
-"""`countersign standin chatgpt|desktop`: local peers, for verifying offline."""
+"""`countersign standin chatgpt|desktop|apple`: local peers, for verifying offline."""
 
 import argparse
 import contextlib
@@ -23,18 +23,20 @@ from agent.commands.common import (
 from proxy.scope import normal_host
 
 if TYPE_CHECKING:
+    from proxy.standins.apple import Apple
     from proxy.standins.chatgpt import Received
 
-HELP = """usage: countersign standin {chatgpt,desktop} ...
+HELP = """usage: countersign standin {chatgpt,desktop,apple} ...
 
   chatgpt   serve what an agent needs of ChatGPT, on loopback with TLS
   desktop   connect to the socket of `countersign proxy` or `run` and make tokens
+  apple     judge device tokens as Apple's DeviceCheck server does, with a key of its own
 
   countersign standin NAME --help tells more"""
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
-    parsers = {"chatgpt": _chatgpt, "desktop": _desktop}
+    parsers = {"chatgpt": _chatgpt, "desktop": _desktop, "apple": _apple}
     name = argv[0] if argv else None
     if name in ("-h", "--help"):
         print(HELP)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         check_no_overrides("standin", overrides)
         if name not in parsers:
             found = "found none" if name is None else f"found {name!r}"
-            raise CommandFailed(f"name a stand-in, {' or '.join(parsers)}; {found}", 2)
+            raise CommandFailed(f"name a stand-in, chatgpt, desktop or apple; {found}", 2)
     except CommandFailed as exc:
         return fail("standin", exc)
     return parsers[name](argv[1:])
@@ -96,7 +98,6 @@ def _host(text: str) -> str:
 
 
 async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | None) -> int:
-    from certs.run_directory import RunDirectory
     from proxy.standins.answers import Answers
     from proxy.standins.chatgpt import NAMES, ChatGPT, auth_json
     from proxy.standins.faults import Fault
@@ -117,10 +118,7 @@ async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | Non
     )
     async with contextlib.AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stop_signals())
-        if arguments.directory is None:
-            directory = stack.enter_context(RunDirectory()).path
-        else:
-            directory = _made(Path(arguments.directory))
+        directory = _directory(arguments.directory, stack)
         auth = json.dumps(auth_json(), indent=2).encode()
         auth_file, ca_file = _put({directory / "auth.json": auth, directory / "ca.pem": standin.ca_pem})
         try:
@@ -142,7 +140,13 @@ async def _serve_chatgpt(arguments: argparse.Namespace, record: OutputFile | Non
     return 0
 
 
-def _made(directory: Path) -> Path:
+def _directory(name: str | None, stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Path:
+    """That of this name, or one that goes with `stack`."""
+    if name is None:
+        from certs.run_directory import RunDirectory
+
+        return stack.enter_context(RunDirectory()).path
+    directory = Path(name)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
@@ -202,6 +206,98 @@ def _shown(name: bytes, value: bytes) -> str:
     if name.lower() in (b"authorization", b"cookie", b"proxy-authorization"):
         return REDACTED
     return value.decode("latin-1")
+
+
+def _apple(argv: Sequence[str]) -> int:
+    from proxy.standins.apple import Tls
+
+    parser = Parser(
+        "standin apple",
+        "Judge device tokens as Apple's DeviceCheck server does, on loopback with TLS, for `countersign verify-token`. "
+        "It knows the tokens that it made and those of --accept, and nothing of real devices. Prints one line of JSON "
+        "when it listens: server and development_server, key_id, team_id, and the files: key_file, ca_file, token_file "
+        "and development_token_file.",
+    )
+    parser.add_argument("--port", type=_port, default=0, help="port of production on 127.0.0.1 (default: any free one)")
+    parser.add_argument("--development-port", type=_port, default=0, metavar="PORT", help="that of development")
+    parser.add_argument(
+        "--directory", metavar="DIR",
+        help="where the files go, which must not be there yet (default: a directory that is removed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="FILE",
+        help="a device token in one line of base64 that is genuine too, in production; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--single-use", action="store_true", help="refuse a token that was found genuine before")
+    parser.add_argument("--delay", type=seconds, default=0.0, metavar="SECONDS", help="before each answer")
+    parser.add_argument(
+        "--answer", action="append", default=[], metavar="STATUS[:TEXT]",
+        help="answer so, whatever is asked; 'close' drops the connection, 'honest' judges. If repeated, one for each "
+        "request, and the last for all others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tls", choices=[str(one) for one in Tls], default="good",
+        help="a certificate of another authority (untrusted), of another host (name), or an expired one",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    start_logging(arguments.verbose)
+    return run("standin apple", _serve_apple(arguments))
+
+
+async def _serve_apple(arguments: argparse.Namespace) -> int:
+    from proxy.standins.apple import DEVELOPMENT, KEY_ID, PRODUCTION, TEAM_ID, Apple, Reply, Tls
+
+    try:
+        replies = [Reply.parse(text) for text in arguments.answer or ["honest"]]
+    except ValueError as exc:
+        raise CommandFailed(f"--answer: {exc}", 2) from exc
+    standin = Apple(
+        replies=replies, delay_s=arguments.delay, single_use=arguments.single_use, tls=Tls(arguments.tls),
+        ports=(arguments.port, arguments.development_port),
+    )  # fmt: skip
+    for name in arguments.accept:
+        _accept(standin, name)
+    async with contextlib.AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stop_signals())
+        directory = _directory(arguments.directory, stack)
+        names = {
+            "key_file": directory / f"AuthKey_{KEY_ID}.p8",
+            "ca_file": directory / "ca.pem",
+            "token_file": directory / "device-token",
+            "development_token_file": directory / "development-device-token",
+        }
+        tokens = [(standin.token(environment) + "\n").encode() for environment in (PRODUCTION, DEVELOPMENT)]
+        contents = [standin.key_pem, standin.ca_pem, *tokens]
+        files = _put(dict(zip(names.values(), contents, strict=True)))
+        try:
+            await stack.enter_async_context(standin)
+        except OSError as exc:
+            for path in files:
+                path.unlink()
+            raise CommandFailed(f"cannot listen: {exc.strerror}; name other ports") from exc
+        facts = {
+            "server": standin.url(PRODUCTION),
+            "development_server": standin.url(DEVELOPMENT),
+            "key_id": KEY_ID,
+            "team_id": TEAM_ID,
+            **{name: str(path) for name, path in names.items()},
+        }
+        print(json.dumps(facts), flush=True)
+        await stop.wait()
+    return 0
+
+
+def _accept(standin: "Apple", name: str) -> None:
+    try:
+        text = Path(name).read_text("ascii")
+    except OSError as exc:
+        raise CommandFailed(f"--accept: {name!r} cannot be read: {exc.strerror}", 2) from exc
+    except UnicodeDecodeError as exc:
+        raise CommandFailed(f"--accept: {name!r} should hold base64, and holds bytes that are no text", 2) from exc
+    try:
+        standin.accept(text.strip())
+    except ValueError as exc:
+        raise CommandFailed(f"--accept: {name!r}: {exc}", 2) from exc
 
 
 def _desktop(argv: Sequence[str]) -> int:

@@ -65,7 +65,7 @@ class CoverageCount:
             self._out_of_scope += 1
         else:
             self._attested += exchange.attested
-            self._counts[exchange.route, exchange.transport, _outcome(exchange)] += 1
+            self._counts[exchange.route, exchange.transport, outcome_of(exchange)] += 1
 
     def coverage(self) -> Coverage:
         """What was counted so far."""
@@ -74,7 +74,8 @@ class CoverageCount:
         return Coverage(rows, scoped, self._attested, self._out_of_scope, self._refused, self._tunnels)
 
 
-def _outcome(exchange: Exchange) -> str:
+def outcome_of(exchange: Exchange) -> str:
+    """The outcome of a request in scope, as in `CoverageRow`."""
     status = "" if exchange.attestation is None else exchange.attestation.name.lower()
     if exchange.stamp in (Stamp.STAMPED, Stamp.CARRIED) and status:
         return status

@@ -66,8 +66,8 @@ def test_the_stand_in_prints_how_to_reach_it_and_records_what_arrived(tmp_path):
         (["chatgpt", "--directory", "/proc"], "cannot write '/proc/auth.json'"),
         (["chatgpt", "--record", "/nonexistent/x"], "cannot write the record '/nonexistent/x'"),
         (["desktop", "--connect", "tcp://x"], "an RPC address must be unix://PATH"),
-        (["elsewhere"], "name a stand-in, chatgpt or desktop; found 'elsewhere'"),
-        ([], "name a stand-in, chatgpt or desktop; found none"),
+        (["elsewhere"], "name a stand-in, chatgpt, desktop or apple; found 'elsewhere'"),
+        ([], "name a stand-in, chatgpt, desktop or apple; found none"),
     ],
 )
 def test_a_stand_in_that_cannot_be_started_says_why_with_code_2(arguments, problem):

@@ -1,0 +1,1 @@
+"""Counts and times of a run, for collectors: Prometheus text, and OpenTelemetry. No secret, no path, no identity."""

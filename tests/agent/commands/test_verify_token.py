@@ -1,0 +1,488 @@
+"""`countersign verify-token` against the stand-in of Apple's server: exit codes, output, and what stays hidden."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cbor2
+import pytest
+
+from agent.commands import verify_token
+from agent.commands.verify_token import exit_code
+from proxy.attestation import envelope
+from proxy.devicecheck import Verdict
+from proxy.standins.apple import DEVELOPMENT, PRODUCTION, Apple, Manner, Reply, Tls
+from tests.processes import COUNTERSIGN, finish, play, serving
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Desk:
+    """A running stand-in, and the files that a user of it has."""
+
+    apple: Apple
+    directory: Path
+
+    @property
+    def options(self):
+        return [
+            "--key", str(self.directory / "AuthKey_STANDINKEY.p8"), "--team-id", "STANDIN123",
+            "--server", self.apple.url(PRODUCTION), "--server-ca", str(self.directory / "ca.pem"),
+        ]  # fmt: skip
+
+    async def verify(self, *arguments, stdin=b"", environment=None):
+        return await finish(
+            COUNTERSIGN, "verify-token", *self.options, *arguments, stdin=stdin, environment=environment
+        )
+
+
+@contextlib.asynccontextmanager
+async def desk(directory, **options):
+    async with Apple(**options) as apple:
+        (directory / "AuthKey_STANDINKEY.p8").write_bytes(apple.key_pem)
+        (directory / "ca.pem").write_bytes(apple.ca_pem)
+        yield Desk(apple, directory)
+
+
+def told(done):
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "verdict"),
+    [
+        (Manner.HONEST, 0, "valid"),
+        (Reply(400, "Missing or incorrectly formatted device token payload"), 1, "invalid_token"),
+        (Reply(400, "Missing or badly formatted device token payload"), 1, "invalid_token"),
+        (Reply(400, "bad device token"), 1, "invalid_token"),
+        (Reply(400, "Missing or badly formatted authorization token"), 2, "auth_malformed"),
+        (Reply(401, "Unable to verify authorization token"), 2, "auth_rejected"),
+        (Reply(400, "Missing or incorrectly formatted time stamp"), 2, "request_error"),
+        (Reply(400, "Invalid or missing timestamp"), 2, "request_error"),
+        (Reply(405, "Method Not Allowed"), 2, "request_error"),
+        (Reply(200, "Bit State Not Found"), 3, "unexpected"),
+        (Reply(200, "Failed to find bit state"), 3, "unexpected"),
+        (Reply(400, "something new"), 3, "unexpected"),
+        (Reply(429), 3, "unavailable"),
+        (Reply(500), 3, "unavailable"),
+        (Reply(503), 3, "unavailable"),
+        (Manner.CLOSE, 3, "unavailable"),
+    ],
+)
+def test_each_answer_of_the_server_has_one_exit_code(tmp_path, reply, code, verdict):
+    async def scenario():
+        async with desk(tmp_path, replies=[reply]) as here:
+            done = await here.verify("--json", "--attempts", "1", stdin=here.apple.token().encode())
+        assert (done.code, done.stderr) == (code, "")
+        status = 200 if reply is Manner.HONEST else None if reply is Manner.CLOSE else reply.status
+        text = reply.text or None if isinstance(reply, Reply) else None
+        expected = {
+            "verdict": verdict, "status_code": status, "is_ok": code == 0, "exit_code": code, "text": text,
+            "environment": "production", "server": here.apple.url(PRODUCTION), "attempts": 1, "asked": 1,
+            "transaction": here.apple.asked[0].transaction_id,
+        }  # fmt: skip
+        assert {name: value for name, value in told(done).items() if name in expected} == expected
+
+    play(scenario())
+
+
+def test_every_verdict_has_an_exit_code_and_only_valid_has_0():
+    codes = {verdict: exit_code(verdict) for verdict in Verdict}
+    assert [verdict for verdict, code in codes.items() if code == 0] == [Verdict.VALID]
+    assert [verdict for verdict, code in codes.items() if code == 1] == [Verdict.INVALID_TOKEN]
+    assert set(codes.values()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("tls", [Tls.UNTRUSTED, Tls.NAME, Tls.EXPIRED])
+def test_a_bad_certificate_is_code_3_and_nothing_is_sent(tmp_path, tls):
+    async def scenario():
+        async with desk(tmp_path, tls=tls) as here:
+            done = await here.verify(stdin=here.apple.token().encode())
+            assert done.code == 3 and here.apple.asked == []
+        assert "the server's certificate is not trusted: " in done.stdout
+        assert "status_code   null" in done.stdout and "is_ok         false" in done.stdout
+
+    play(scenario())
+
+
+def test_a_server_that_is_late_is_code_3(tmp_path):
+    async def scenario():
+        async with desk(tmp_path, delay_s=60) as here:
+            done = await here.verify("--timeout", "0.3", stdin=here.apple.token().encode())
+        assert done.code == 3 and "no answer within 0.3 seconds" in done.stdout
+
+    play(scenario())
+
+
+def test_an_answer_is_told_in_words(tmp_path):
+    async def scenario():
+        async with desk(tmp_path) as here:
+            good = await here.verify(stdin=here.apple.token().encode())
+            bad = await here.verify(stdin=b"QUJDRA==")
+        assert good.stdout.splitlines()[:3] == [
+            "valid         the server says that the token is genuine", "status_code   200", "is_ok         true",
+        ]  # fmt: skip
+        assert "text          Missing or incorrectly formatted device token payload" in bad.stdout.splitlines()
+        assert (good.code, bad.code) == (0, 1) and (good.stderr, bad.stderr) == ("", "")
+
+    play(scenario())
+
+
+def test_the_other_environment_is_asked_only_when_wanted(tmp_path):
+    async def scenario():
+        async with desk(tmp_path) as here:
+            token = here.apple.token(DEVELOPMENT).encode()
+            assert (await here.verify(stdin=token)).code == 1
+            assert [one.environment for one in here.apple.asked] == [PRODUCTION]
+            other = ["--try-other-environment", "--other-server", here.apple.url(DEVELOPMENT)]
+            done = await here.verify(*other, stdin=token)
+            assert done.code == 0 and "environment   development" in done.stdout
+            assert "asked of production first, which said: invalid_token" in done.stdout
+            done = await here.verify("--json", *other, stdin=b"QUJDRA==")
+            assert done.code == 1 and told(done)["asked"] == 2
+
+    play(scenario())
+
+
+# What is asked about
+
+
+def wrapped(content, dumps=lambda content: json.dumps(content).encode()):
+    return "v1." + base64.urlsafe_b64encode(dumps(content)).decode().rstrip("=")
+
+
+def test_the_device_token_is_found_where_it_is(tmp_path):
+    """Bare, in an envelope, and inside of an app's own wrapper; url-safe or as bytes, it arrives as standard base64."""
+
+    async def scenario():
+        async with desk(tmp_path, single_use=False) as here:
+            token = here.apple.token()
+            safe = token.replace("+", "-").replace("/", "_").rstrip("=")
+            raw = base64.b64decode(token)
+            field = ["--device-token-field", "device.token"]
+            (tmp_path / "token").write_text(f"{token}\n")
+            cases = [
+                ([str(tmp_path / "token")], ""),
+                ([], token),
+                ([], safe),
+                ([], f"v1.{token}"),
+                ([], f"x-oai-attestation: {envelope(f'v1.{safe}')}"),
+                (["--device-token-field", "."], f"v1.{token}"),
+                (field, wrapped({"device": {"token": token}})),
+                (field, envelope(wrapped({"device": {"token": safe}}))),
+                (field, wrapped({"device": {"token": raw}}, cbor2.dumps)),
+                (["--device-token-field", "2.0"], wrapped({2: [raw]}, cbor2.dumps)),
+            ]
+            for arguments, stdin in cases:
+                done = await here.verify(*arguments, stdin=stdin.encode())
+                assert done.code == 0, (arguments, done)
+            assert len(here.apple.asked) == len(cases)
+
+    play(scenario())
+
+
+@pytest.fixture
+def usage(tmp_path, capsys, monkeypatch):
+    """Calls the command in this process, where a good key lies; (code, stderr), and nothing on stdout."""
+    (tmp_path / "AuthKey_STANDINKEY.p8").write_bytes(Apple().key_pem)
+    monkeypatch.chdir(tmp_path)
+    for name in (verify_token.KEY_VARIABLE, verify_token.KEY_ID_VARIABLE, verify_token.TEAM_ID_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments, stdin):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        try:
+            code = verify_token.main(arguments, [])
+        except SystemExit as exc:
+            code = exc.code
+        out, error = capsys.readouterr()
+        assert out == ""
+        return code, error
+
+    return call
+
+
+GOOD_KEY = ["--key", "AuthKey_STANDINKEY.p8", "--team-id", "STANDIN123"]
+# Nobody is there; none of these gets so far.
+NOWHERE = ["--server", "https://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    ("token", "options", "problem"),
+    [
+        ("", [], "a header or a token is needed, found nothing"),
+        ("two canary words", [], "a token in one line is needed; found something else"),
+        ("canary!", [], "a device token is one line of base64, and this is something else"),
+        ("v1.canary!", [], "a device token is one line of base64, and this is something else"),
+        ('{"v":1,"s":1}', [], "the header carries no token (status 1, TIMEOUT: the desktop did not answer in time)"),
+        ('{"v":1,"s":0}', [], "not an attestation envelope: it has status 0 and no token"),
+        (wrapped({"canary": "canary"}), [], "the token seems to hold 2 fields (base64url of JSON); name the one"),
+        (wrapped({"a": "canary"}), ["--device-token-field", "b"], "--device-token-field: part 1 of 1 of the path"),
+        (wrapped({"a": "canary"}), ["--device-token-field", "canary"], "part 1 of 1 of the path is not there"),
+        (wrapped({"a": [1]}), ["--device-token-field", "a"], "neither a string nor bytes"),
+        (wrapped({"a": "canary!"}), ["--device-token-field", "a"], "a device token is one line of base64"),
+        ("v1.canary!", ["--device-token-field", "a"], "the token could not be decoded"),
+    ],
+)
+def test_what_holds_no_device_token_is_code_2_and_nobody_is_asked(usage, token, options, problem):
+    code, error = usage(*GOOD_KEY, *NOWHERE, *options, stdin=token)
+    assert code == 2 and problem in error and "canary" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "a team key is needed: --key FILE.p8 or $DEVICECHECK_KEY"),
+        (["--key", "canary.p8", "--team-id", "STANDIN123"], "the key's id is needed: --key-id or $DEVICECHECK_KEY_ID"),
+        (["--key", "AuthKey_STANDINKEY.p8"], "the team's id is needed: --team-id or $DEVICECHECK_TEAM_ID"),
+        (["--key", "AuthKey_CANARYCANA.p8", "--team-id", "STANDIN123"], "the team key cannot be read"),
+        (["--key", "AuthKey_STANDINKEY.p8", "--team-id", "canary"], "the team id should be ten capital letters"),
+        (["--key", "-", "--key-id", "STANDINKEY", "--team-id", "STANDIN123"], "cannot both come from stdin"),
+        ([*GOOD_KEY, "--other-server", "https://x"], "--other-server needs --server"),
+        ([*GOOD_KEY, "--server-ca", "x"], "--server-ca needs --server"),
+        ([*GOOD_KEY, *NOWHERE, "--try-other-environment"], "--try-other-environment and --other-server go together"),
+        (
+            [*GOOD_KEY, *NOWHERE, "--other-server", "https://x"],
+            "--try-other-environment and --other-server go together",
+        ),
+        ([*GOOD_KEY, "--server", "http://x"], "--server must be https://HOST[:PORT][/PATH]"),
+        ([*GOOD_KEY, "--server", "https://u:canary@x"], "without user"),
+        ([*GOOD_KEY, "--server", "https://x?canary"], "without user, query"),
+        ([*GOOD_KEY, "--server", "https://x#canary"], "without user, query and fragment"),
+        ([*GOOD_KEY, "--server", "https://x:canary"], "--server must be"),
+        ([*GOOD_KEY, "--server", "https://[canary"], "--server must be"),
+        ([*GOOD_KEY, "--server", "https://"], "--server must be"),
+        ([*GOOD_KEY, *NOWHERE, "--server-ca", "AuthKey_STANDINKEY.p8"], "--server-ca should be a file of PEM cert"),
+        ([*GOOD_KEY, *NOWHERE, "--server-ca", "canary"], "--server-ca cannot be read"),
+        ([*GOOD_KEY, "--timeout", "0"], "--timeout cannot be used so"),
+        ([*GOOD_KEY, "--timeout", "canary"], "--timeout cannot be used so"),
+        ([*GOOD_KEY, "--timeout", "nan"], "--timeout cannot be used so"),
+        ([*GOOD_KEY, "--attempts", "0"], "--attempts cannot be used so"),
+        ([*GOOD_KEY, "--environment", "canary"], "--environment cannot be used so"),
+        ([*GOOD_KEY, "--canary", "canary"], "some arguments are too many or unknown"),
+        ([*GOOD_KEY, "QUJD", "canary"], "some arguments are too many or unknown"),
+        ([*GOOD_KEY, "canary"], "the header or token cannot be read from the file that was named"),
+    ],
+)
+def test_what_cannot_be_used_is_code_2_and_is_not_quoted(usage, arguments, problem):
+    code, error = usage(*arguments, stdin="QUJDRA==")
+    assert code == 2 and problem in error and "canary" not in error.casefold()
+
+
+def test_a_key_that_is_none_is_code_2_and_is_not_quoted(usage, tmp_path):
+    for content in ("canary", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n"):
+        (tmp_path / "key.p8").write_text(content)
+        arguments = ["--key", "key.p8", "--key-id", "STANDINKEY", "--team-id", "STANDIN123"]
+        code, error = usage(*arguments, *NOWHERE, "-vv", stdin="QUJDRA==")
+        assert code == 2 and "the key should be" in error and "canary" not in error
+
+
+def test_key_and_ids_come_from_the_environment_or_stdin_too(tmp_path):
+    async def scenario():
+        async with desk(tmp_path) as here:
+            (tmp_path / "token").write_text(here.apple.token())
+            address = ["--server", here.apple.url(PRODUCTION), "--server-ca", str(tmp_path / "ca.pem")]
+            ids = {"DEVICECHECK_KEY_ID": "STANDINKEY", "DEVICECHECK_TEAM_ID": "STANDIN123"}
+            pem = here.apple.key_pem
+            for arguments, variables, stdin in (
+                ([], {**ids, "DEVICECHECK_KEY": pem.decode()}, b""),
+                (["--key", "-"], ids, pem),
+                # What is named by an option counts.
+                (["--key-id", "STANDINKEY"], {**ids, "DEVICECHECK_KEY": pem.decode(), "DEVICECHECK_KEY_ID": "X"}, b""),
+            ):
+                done = await finish(
+                    COUNTERSIGN, "verify-token", str(tmp_path / "token"), *address, *arguments,
+                    environment={**os.environ, **variables}, stdin=stdin,
+                )  # fmt: skip
+                assert done.code == 0, done.stderr
+
+    play(scenario())
+
+
+def test_no_override_is_taken(capsys):
+    assert verify_token.main([], ["a=b"]) == 2
+    assert "verify-token reads no config" in capsys.readouterr().err
+
+
+def test_help_says_who_can_use_the_real_server_and_what_is_for_everybody_else():
+    done = subprocess.run([COUNTERSIGN, "verify-token", "--help"], capture_output=True, text=True, check=False)
+    shown = " ".join(done.stdout.split())
+    assert "Only the owner of the app's team key can ask Apple" in shown
+    assert "For everybody else there is `countersign standin apple`" in shown
+    assert "0 the token is valid; 1 it is not; 2 usage" in shown
+
+
+# Secrets
+
+
+def pieces(*secrets):
+    for secret in secrets:
+        yield from (secret[start : start + 16] for start in range(0, len(secret) - 16, 8))
+
+
+@pytest.mark.parametrize("options", [["-vv"], ["-vv", "--json"]])
+@pytest.mark.parametrize(
+    "setting", [{}, {"replies": [Reply(503)]}, {"replies": [Manner.CLOSE]}, {"tls": Tls.EXPIRED}, {"single_use": True}]
+)
+def test_neither_token_nor_jwt_nor_key_is_printed_or_logged_at_any_verbosity(tmp_path, options, setting):
+    async def scenario():
+        async with desk(tmp_path, **setting) as here:
+            token = here.apple.token()
+            key = here.apple.key_pem.decode().replace("\n", "")
+            for _ in range(2):  # where each is for once, the second is refused
+                done = await here.verify("--attempts", "2", *options, stdin=token.encode())
+            output = done.stdout + done.stderr
+            assert (tmp_path / "ca.pem").exists() and "eyJ" not in output
+            assert [one for one in pieces(token, key[27:-25]) if one in output] == []
+            assert "verdict=" in done.stderr
+
+    play(scenario())
+
+
+def test_the_search_for_secrets_finds_one(tmp_path):
+    """The negative control of the former: decode, told to reveal, does print the token."""
+
+    async def scenario():
+        token = Apple().token()
+        done = await finish(COUNTERSIGN, "decode", "--reveal", stdin=token.encode())
+        assert [one for one in pieces(token) if one in done.stdout] == list(pieces(token))
+
+    play(scenario())
+
+
+def test_an_error_of_our_own_is_no_verdict(capsys, monkeypatch, tmp_path):
+    """Python ends with 1, which means that the token is invalid."""
+
+    class Broken(io.StringIO):
+        def write(self, _):
+            raise RuntimeError("canary")
+
+    (tmp_path / "AuthKey_STANDINKEY.p8").write_bytes(Apple().key_pem)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert verify_token.main([*GOOD_KEY, *NOWHERE, "--attempts", "1", "v1.QUJDRA=="], []) == 3
+    error = capsys.readouterr().err
+    assert "an error of countersign itself (RuntimeError in test_verify_token.py, line" in error
+    assert "canary" not in error
+
+
+def test_ctrl_c_is_no_verdict_either(tmp_path):
+    async def scenario():
+        async with desk(tmp_path, delay_s=60) as here:
+            (tmp_path / "token").write_text(here.apple.token())
+            command = [COUNTERSIGN, "verify-token", *here.options, "-v", str(tmp_path / "token")]
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            await here.apple.arrived.wait()
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = await process.communicate()
+        assert (process.returncode, stdout, stderr) == (130, b"", b"")
+
+    play(scenario())
+
+
+# The stand-in as a process, and what the documentation shows
+
+
+def test_the_stand_in_prints_where_everything_is(tmp_path):
+    async def scenario():
+        (tmp_path / "mine").write_text("QUJDRA==\n")
+        directory = tmp_path / "apple"
+        command = [
+            COUNTERSIGN, "standin", "apple", "-v", "--directory", str(directory), "--accept", str(tmp_path / "mine"),
+            "--single-use", "--answer", "503", "--answer", "honest",
+        ]  # fmt: skip
+        async with serving(*command, environment=dict(os.environ)) as standin:
+            facts = standin.facts
+            options = [
+                "--key", facts["key_file"], "--key-id", facts["key_id"], "--team-id", facts["team_id"],
+                "--server", facts["server"], "--server-ca", facts["ca_file"],
+            ]  # fmt: skip
+            development = ["--environment", "development", "--server", facts["development_server"]]
+            for arguments, code in (
+                ([facts["token_file"], "--attempts", "1"], 3),
+                ([facts["token_file"]], 0),
+                ([facts["token_file"]], 1),
+                ([str(tmp_path / "mine")], 0),
+                ([facts["development_token_file"]], 1),
+                ([facts["development_token_file"], *development], 0),
+            ):
+                assert (await finish(COUNTERSIGN, "verify-token", *options, *arguments)).code == code
+            done = await standin.stop()
+        assert done.code == 0 and done.stdout == ""
+        tokens = [path.read_text().strip() for path in directory.glob("*device-token")]
+        assert len(tokens) == 2 and not any(token[:20] in done.stderr for token in tokens)
+        assert "why='a token that was used before'" in done.stderr
+        assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--answer", "explode"], "--answer: an answer must be honest, close or STATUS[:TEXT]"),
+        (["--tls", "worse"], "invalid choice: 'worse' (choose from 'good', 'untrusted', 'name', 'expired')"),
+        (["--delay", "-1"], "a finite number of seconds is needed"),
+        (["--port", "x"], "a port must be 0 to 65535"),
+        (["--development-port", "99999"], "a port must be 0 to 65535"),
+        (["--accept", "/no/such/file"], "--accept: '/no/such/file' cannot be read: No such file"),
+        (["--accept", __file__], "a device token must be one line of standard base64"),
+        (["--accept", "/bin/sh"], "should hold base64, and holds bytes that are no text"),
+        (["--directory", "/proc/nope"], "cannot use the directory '/proc/nope'"),
+    ],
+)
+def test_a_stand_in_of_apple_that_cannot_be_started_says_why_with_code_2(arguments, problem):
+    done = subprocess.run([COUNTERSIGN, "standin", "apple", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "") and problem in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_told_and_no_file_is_left(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [COUNTERSIGN, "standin", "apple", "--directory", str(tmp_path / "apple"), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "cannot listen: " in done.stderr
+    assert list((tmp_path / "apple").iterdir()) == []
+
+
+def two_free_ports():
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        return str(first.getsockname()[1]), str(second.getsockname()[1])
+
+
+def test_what_the_documentation_shows_can_be_run(tmp_path):
+    """Its commands, one after the other in a shell, on other ports; those for Apple are sent to the stand-in."""
+    page = (ROOT / "docs/verify-token.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (real,) = re.findall(r"^    (countersign verify-token .*)", page, re.MULTILINE)
+    assert len(blocks) == 2 and "TOKEN-FILE" in real
+    real = real.replace("AuthKey_ABCDE12345.p8", "apple/AuthKey_STANDINKEY.p8").replace("TEAM123456", "STANDIN123")
+    real = real.replace("TOKEN-FILE", "apple/device-token --server https://127.0.0.1:8443 --server-ca apple/ca.pem")
+    real += " --other-server https://127.0.0.1:8444"
+    script = "set -e\ntrap 'kill $(jobs -p)' EXIT\n" + "\n".join([*blocks, real])
+    for old, new in zip(("8443", "8444"), two_free_ports(), strict=True):
+        script = script.replace(old, new)
+    environment = {**os.environ, "PATH": f"{Path(COUNTERSIGN).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("is_ok         true") == 3 and '"is_ok": true' in done.stdout
+    assert "status 1: TIMEOUT" in done.stdout and "device.token" in done.stdout
+
+
+def test_the_documentation_has_every_verdict_with_its_exit_code():
+    page = (ROOT / "docs/verify-token.md").read_text()
+    told_codes = {verdict: int(code) for code, verdict in re.findall(r"^\| (\d) \| `(\w+)`", page, re.MULTILINE)}
+    assert told_codes == {str(verdict): exit_code(verdict) for verdict in Verdict}
