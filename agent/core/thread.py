@@ -93,6 +93,7 @@ class Thread:
     git_info: dict[str, Any] | None = None
     forked_from: str | None = None
     parent: str | None = None
+    dynamic_tools: list[dict[str, Any]] = field(default_factory=list)  # of the client
     problems: list[str] = field(default_factory=list)  # of its file, when it was loaded
 
     @property
@@ -173,7 +174,7 @@ class Thread:
 _KEPT = (
     *("id", "cwd", "model", "originator", "approval_policy", "sandbox", "profile", "created_at", "cli_version"),
     *("base_instructions", "developer_instructions", "effort", "summary", "verbosity", "service_tier", "source"),
-    *("model_provider", "name", "git_info", "forked_from", "parent"),
+    *("model_provider", "name", "git_info", "forked_from", "parent", "dynamic_tools"),
 )
 
 

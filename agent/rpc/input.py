@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import re
 import stat
 from typing import Any
 
@@ -34,6 +35,30 @@ def check_input(given: list[dict[str, Any]]) -> None:
                 raise RequestFailed(INVALID_REQUEST, text)
             case "audio" | "localAudio":
                 raise RequestFailed(INVALID_REQUEST, f"{one['type']} input is not supported by {NAME}")
+
+
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def check_dynamic_tools(given: list[Any]) -> None:
+    """Raises RequestFailed if a tool of the client's own cannot be offered to the model."""
+    names = set()
+    for number, tool in enumerate(given):
+        where = f"thread/start.dynamicTools[{number}]"
+        if not isinstance(tool, dict) or tool.get("type", "function") != "function":
+            kind = tool.get("type") if isinstance(tool, dict) else type(tool).__name__
+            raise RequestFailed(INVALID_REQUEST, f"{where}: tools of type {kind!r} are not supported by {NAME}")
+        name = tool.get("name")
+        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+            raise RequestFailed(INVALID_REQUEST, f"{where}: a name of letters, digits, _ and - is needed")
+        if name in names:
+            raise RequestFailed(INVALID_REQUEST, f"{where}: the name {name!r} is there twice")
+        names.add(name)
+        schema = tool.get("inputSchema")
+        if not isinstance(schema, dict):
+            raise RequestFailed(INVALID_REQUEST, f"{where}: inputSchema must be a JSON Schema object")
+        if not isinstance(tool.get("description", ""), str):
+            raise RequestFailed(INVALID_REQUEST, f"{where}: description must be a text")
 
 
 def check_length(given: list[dict[str, Any]]) -> None:

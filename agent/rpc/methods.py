@@ -15,7 +15,7 @@ from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, Threa
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
 from agent.rpc.handshake import PROTOCOL_VERSION
-from agent.rpc.input import NAME, check_input, check_length, user_message
+from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
@@ -121,8 +121,7 @@ class AgentMethods:
         if params.experimental and not connection.initialized.capabilities.experimental_api:
             member = params.experimental[0]
             raise RequestFailed(INVALID_REQUEST, f"thread/start.{member} requires experimentalApi capability")
-        if params.dynamic_tools:
-            raise RequestFailed(INVALID_REQUEST, f"thread/start.dynamicTools is not supported by {NAME}")
+        check_dynamic_tools(params.dynamic_tools)
         defaults = await self._defaults(params)
         sandbox = params.sandbox or defaults.sandbox_mode
         thread = Thread(
@@ -143,6 +142,7 @@ class AgentMethods:
             service_tier=_tier(params.service_tier or defaults.service_tier),
             ephemeral=params.ephemeral,
             source=params.thread_source,
+            dynamic_tools=params.dynamic_tools,
         )
         self._core.add(thread)
         self._connections.subscribe(thread.id, connection)

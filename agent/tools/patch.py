@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
+from agent.tools.search import BLANKS, Searched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 BEGIN = "*** Begin Patch"
 END = "*** End Patch"
@@ -25,30 +26,6 @@ END_OF_FILE = "*** End of File"
 
 # Models write the whole shell line into an argument that no shell ever reads.
 HEREDOCS = ("<<EOF", "<<'EOF'", '<<"EOF"')
-
-# Unicode's White_Space, which is what the original trims. str.strip() alone also takes U+001C to U+001F.
-BLANKS = (
-    "\t\n\v\f\r \x85\xa0\u1680"
-    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
-
-# What models write in ASCII where the file has the typographic character.
-ASCII_OF = str.maketrans(
-    {
-        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
-        **dict.fromkeys("\u2018\u2019\u201a\u201b", "'"),
-        **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
-        **dict.fromkeys("\xa0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "),
-    }
-)
-
-# From strict to lenient: a later one is tried only where no place fits an earlier one.
-PASSES: tuple[Callable[[str], str], ...] = (
-    lambda line: line,
-    lambda line: line.rstrip(BLANKS),
-    lambda line: line.strip(BLANKS),
-    lambda line: line.strip(BLANKS).translate(ASCII_OF),
-)
 
 
 class PatchError(Exception):
@@ -289,7 +266,7 @@ def apply_chunks(original_text: str, chunks: Sequence[Chunk], path_shown: str) -
     """
     lines = _split(original_text)
     ending = next((one for _, one in lines if one), "\n")
-    searched = _Searched([text for text, _ in lines])
+    searched = Searched([text for text, _ in lines])
     cursor = 0
     replacements: list[_Replacement] = []
     for chunk in chunks:
@@ -316,7 +293,7 @@ def apply_chunks(original_text: str, chunks: Sequence[Chunk], path_shown: str) -
     return "".join(text + (own_ending or ending) for text, own_ending in result)
 
 
-def _place(searched: _Searched, chunk: Chunk, cursor: int, path_shown: str) -> tuple[int, int]:
+def _place(searched: Searched, chunk: Chunk, cursor: int, path_shown: str) -> tuple[int, int]:
     """Where the old lines of a chunk start and end."""
     old = chunk.old
     start = searched.find(old, cursor, chunk.at_end)
@@ -351,32 +328,6 @@ def _replacements(chunk: Chunk, start: int, end: int) -> list[_Replacement]:
         # It was not found at the end of the old lines, so it is not written at the end of the new ones either.
         new.pop()
     return [*found, _Replacement(first, at, new)]
-
-
-class _Searched:
-    """The lines of a text, and what each pass makes of them, once."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self._forms: dict[int, list[str]] = {0: lines}
-
-    def find(self, wanted: list[str], start: int, at_end: bool = False) -> int | None:
-        """Where the lines are, not before `start`; the first place of the strictest pass that fits any."""
-        if not wanted:
-            return start
-        first = max(start, len(self._forms[0]) - len(wanted)) if at_end else start
-        for number, form in enumerate(PASSES):
-            if number not in self._forms:
-                self._forms[number] = [form(line) for line in self._forms[0]]
-            lines = self._forms[number]
-            sought = [form(line) for line in wanted]
-            at = first
-            try:
-                while lines[at : at + len(sought)] != sought:
-                    at = lines.index(sought[0], at + 1)
-                return at
-            except ValueError:  # the first of them comes no more
-                continue
-        return None
 
 
 def _split(text: str) -> list[tuple[str, str]]:

@@ -326,7 +326,20 @@ def test_a_thread_of_an_unknown_model_is_no_error(run, tmp_path):
             {"config": {"model_verbosity": "loud"}},
             "failed to load configuration: model_verbosity is 'loud': Input should be 'low', 'medium' or 'high'",
         ),
-        ({"dynamicTools": [{}]}, "thread/start.dynamicTools is not supported by countersign"),
+        ({"dynamicTools": [{}]}, "thread/start.dynamicTools[0]: a name of letters, digits, _ and - is needed"),
+        ({"dynamicTools": [3]}, "thread/start.dynamicTools[0]: tools of type 'int' are not supported by countersign"),
+        (
+            {"dynamicTools": [{"type": "namespace", "name": "n", "description": "", "tools": []}]},
+            "thread/start.dynamicTools[0]: tools of type 'namespace' are not supported by countersign",
+        ),
+        (
+            {"dynamicTools": [{"name": "x", "description": "", "inputSchema": True}]},
+            "thread/start.dynamicTools[0]: inputSchema must be a JSON Schema object",
+        ),
+        (
+            {"dynamicTools": [{"name": "x", "description": "", "inputSchema": {}}] * 2},
+            "thread/start.dynamicTools[1]: the name 'x' is there twice",
+        ),
         ({"cwd": 5}, "Invalid request: invalid type: integer `5`, expected a string"),
     ],
 )

@@ -1,0 +1,144 @@
+"""Commands that go on while the model does something else: their output is kept, and more can be said to them."""
+
+import asyncio
+import os
+import pty
+import secrets
+import time
+from collections.abc import Callable, Mapping
+
+from agent.sandbox.plan import SandboxPlan, SandboxUnavailable
+from agent.sandbox.policy import PolicyError
+from agent.sandbox.run import Outcome, Runner
+
+# Kept of what a command says between two calls, and of all that it said.
+MOST_KEPT_BYTES = 1024 * 1024
+# As many commands may go on in one thread; the oldest gives way.
+MOST_SESSIONS = 64
+
+
+class Session:
+    """One command.
+
+    Attributes:
+        id: As the model knows it.
+        began: By the monotonic clock.
+        outcome: Once it has ended.
+    """
+
+    def __init__(self, on_output: Callable[[bytes], None], *, tty: bool) -> None:
+        self.id = secrets.randbelow(90_000) + 1000
+        self.began = time.monotonic()
+        self.tty = tty
+        self.outcome: Outcome | None = None
+        self.failure: Exception | None = None
+        self.said = _Tail()
+        self.all = _Tail()
+        self._on_output = on_output
+        self._ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._master = -1
+
+    def start(self, runner: Runner, make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> None:
+        """Start it; it goes on by itself."""
+        self._task = asyncio.create_task(self._run(runner, make_plan, environ))
+
+    async def _run(self, runner: Runner, make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> None:
+        terminal: int | None = None
+        loop = asyncio.get_running_loop()
+        try:
+            if self.tty:
+                self._master, terminal = pty.openpty()
+                os.set_blocking(self._master, False)
+                loop.add_reader(self._master, self._read)
+            self.outcome = await runner.run(
+                make_plan,
+                environ,
+                timeout_s=None,
+                max_output_bytes=0,
+                on_output=lambda _, piece: self._heard(piece),
+                **({} if terminal is None else {"terminal": terminal}),
+            )
+        except (SandboxUnavailable, PolicyError, OSError, ValueError) as exc:
+            self.failure = exc
+        finally:
+            if terminal is not None:
+                os.close(terminal)
+            if self._master >= 0:
+                loop.remove_reader(self._master)
+                self._read()
+                os.close(self._master)
+                self._master = -1
+            self._ended.set()
+
+    def _read(self) -> None:
+        while self._master >= 0:
+            try:
+                piece = os.read(self._master, 65536)
+            except OSError:  # nothing more for now, or for good: of the latter its end tells
+                return
+            if not piece:
+                return
+            self._heard(piece)
+
+    def _heard(self, piece: bytes) -> None:
+        self.said.add(piece)
+        self.all.add(piece)
+        self._on_output(piece)
+
+    @property
+    def is_over(self) -> bool:
+        return self._ended.is_set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until it has ended, but not longer."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+
+    def write(self, data: bytes) -> None:
+        """Say something to it, on its terminal.
+
+        Raises:
+            OSError: It does not read.
+        """
+        while data:
+            data = data[os.write(self._master, data) :]
+
+    async def stop(self) -> None:
+        """Kill it, and all it started, if it has not ended; returns when it has."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+
+class _Tail:
+    """The beginning and the end of what was said, up to a bound."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.dropped = 0
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > 2 * MOST_KEPT_BYTES:
+            whole = b"".join(self._pieces)
+            half = MOST_KEPT_BYTES // 2
+            self.dropped += len(whole) - 2 * half
+            self._pieces = [whole[:half], whole[-half:]]
+            self._size = 2 * half
+
+    def take(self) -> tuple[bytes, int]:
+        """What was kept since the last time, and how many bytes were not."""
+        whole, dropped = b"".join(self._pieces), self.dropped
+        self._pieces, self._size, self.dropped = [], 0, 0
+        return whole, dropped
+
+    def text(self) -> str:
+        """All that is kept."""
+        return b"".join(self._pieces).decode(errors="replace")

@@ -1,0 +1,287 @@
+"""exec_command and write_stdin: shell commands, in the sandbox of their thread unless the user lets them out."""
+
+import asyncio
+import os
+import pwd
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agent.core.approval import Verdict, decide_command, plain_words, proposed_amendment
+from agent.core.thread import Thread
+from agent.core.tooling import CallContext, ToolCall, ToolOutput
+from agent.model.wire import Item
+from agent.sandbox.policy import PolicyError
+from agent.sandbox.run import Runner
+from agent.tools.command import (
+    DECLARED,
+    EXEC,
+    WRITE,
+    BadArguments,
+    ExecCommand,
+    actions,
+    output_text,
+    parse_exec,
+    parse_write,
+    shell_words,
+    shown,
+    workdir,
+)
+from agent.tools.confinement import Confinement
+from agent.tools.patching import Patching, patch_in
+from agent.tools.sessions import MOST_SESSIONS, Session
+
+# A decision of the client that ends the turn, and those that let the command run.
+_CANCEL = "cancel"
+_YES = ("accept", "acceptForSession")
+
+
+class Shell:
+    """The tools.
+
+    Args:
+        patching: Carries out a patch that a command line is.
+    """
+
+    def __init__(self, runner: Runner, confinement: Confinement, patching: Patching) -> None:
+        self._runner = runner
+        self._confinement = confinement
+        self._patching = patching
+        self._shell = _users_shell()
+
+    def declared(self, thread: Thread) -> tuple[Item, ...]:
+        return DECLARED
+
+    def rows(self, thread: Thread) -> dict[str, Callable[[ToolCall, CallContext], Awaitable[ToolOutput]]]:
+        return {EXEC: self._exec, WRITE: self._write}
+
+    async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
+        await asyncio.gather(*(one.stop() for one in _sessions(session).values()))
+
+    # exec_command
+
+    async def _exec(self, call: ToolCall, context: CallContext) -> ToolOutput:
+        wanted = parse_exec(call.text)
+        patch = patch_in(wanted.cmd)
+        if patch is not None:
+            return await self._patching.apply(call, context, patch.text, workdir(patch.cwd, context.thread.cwd))
+        item = _Shown(call, context, shown(shell_words(wanted, self._shell)), wanted.cmd)
+        decision = decide_command(
+            context.thread.approval_policy,
+            context.thread.sandbox_mode,
+            escalated=wanted.escalated,
+            words=plain_words(wanted.cmd),
+            allowed=_allowed(context.session),
+        )
+        free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
+        if decision.verdict is Verdict.REFUSE:
+            return _rejected(decision.reason)
+        if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
+            refused = await self._ask(call, context, wanted, item)
+            if refused is not None:
+                return refused
+        return await self._run(context, wanted, item, free)
+
+    async def _ask(
+        self, call: ToolCall, context: CallContext, wanted: ExecCommand, item: "_Shown"
+    ) -> ToolOutput | None:
+        """None if the client lets it run; else what the model is told."""
+        with context.waiting("waitingOnApproval"):
+            item.started(source="agent")
+            params: dict[str, Any] = {
+                "kind": "command",
+                "threadId": context.thread.id,
+                "turnId": context.turn_id,
+                "itemId": call.id,
+                "startedAtMs": item.started_ms,
+                "environmentId": "local",
+            }
+            if wanted.justification is not None:
+                params["reason"] = wanted.justification
+            amendment = proposed_amendment(wanted.cmd)
+            allow = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": amendment}}
+            params |= {
+                "command": item.command,
+                "cwd": context.thread.cwd,
+                "commandActions": actions(wanted.cmd),
+                "proposedExecpolicyAmendment": amendment,
+                "availableDecisions": ["accept", allow, _CANCEL],
+            }
+            try:
+                answer = await context.ask("item/commandExecution/requestApproval", params)
+            except Exception:
+                item.completed("declined")
+                return _rejected("approval request failed")
+            decision = answer.get("decision") if isinstance(answer, dict) else None
+            if isinstance(decision, dict) and "acceptWithExecpolicyAmendment" in decision:
+                given = (decision["acceptWithExecpolicyAmendment"] or {}).get("execpolicy_amendment")
+                _allowed(context.session).add(tuple(_words(given) or amendment))
+                return None
+            if decision in _YES:
+                if decision == "acceptForSession":
+                    _allowed(context.session).add(plain_words(wanted.cmd))
+                return None
+            item.completed("declined")
+            if decision not in ("decline", _CANCEL):
+                return _rejected("approval request failed")
+            return _rejected("rejected by user", stops_turn=decision == _CANCEL)
+
+    async def _run(self, context: CallContext, wanted: ExecCommand, item: "_Shown", free: bool) -> ToolOutput:
+        cwd = workdir(wanted.workdir, context.thread.cwd)
+        try:
+            make_plan, _ = self._confinement.planner(
+                context.thread, shell_words(wanted, self._shell), cwd, free=free
+            )  # fmt: skip
+        except PolicyError as exc:
+            return ToolOutput(f"exec_command failed: the sandbox policy cannot be used: {exc}")
+        session = Session(item.output, tty=wanted.tty)
+        item.process_id = str(session.id)
+        session.start(self._runner, make_plan, self._confinement.tool_environment())
+        try:
+            await session.wait(wanted.yield_s)
+        except asyncio.CancelledError:
+            await session.stop()
+            raise
+        if session.failure is not None:
+            return ToolOutput(f"exec_command failed: {session.failure}")
+        item.begin()
+        sessions = _sessions(context.session)
+        if not session.is_over:
+            sessions[session.id] = session
+            context.session.setdefault("items", {})[session.id] = item
+            while len(sessions) > MOST_SESSIONS:
+                await sessions.pop(next(iter(sessions))).stop()
+        return self._told(context, session, item, session.began, wanted.output_bytes)
+
+    # write_stdin
+
+    async def _write(self, call: ToolCall, context: CallContext) -> ToolOutput:
+        wanted = parse_write(call.text)
+        session = _sessions(context.session).get(wanted.session_id)
+        if session is None:
+            return ToolOutput(f"write_stdin failed: Unknown process id {wanted.session_id}")
+        item: _Shown = context.session["items"][session.id]
+        began = time.monotonic()
+        if wanted.chars:
+            if not session.tty:
+                raise BadArguments(
+                    "write_stdin failed: stdin is closed for this session; "
+                    "rerun exec_command with tty=true to keep it open"
+                )
+            context.delta(
+                "item/commandExecution/terminalInteraction", item.id, processId=str(session.id), stdin=wanted.chars
+            )
+            try:
+                session.write(wanted.chars.encode())
+            except OSError as exc:
+                return ToolOutput(f"write_stdin failed: {exc.strerror}")
+        await session.wait(wanted.yield_s)
+        return self._told(context, session, item, began, wanted.output_bytes)
+
+    def _told(
+        self, context: CallContext, session: Session, item: "_Shown", began: float, output_bytes: int
+    ) -> ToolOutput:
+        output, dropped = session.said.take()
+        code: int | None = None
+        if session.is_over:
+            _sessions(context.session).pop(session.id, None)
+            context.session.get("items", {}).pop(session.id, None)
+            code = session.outcome.exit_code if session.outcome is not None else 1
+            item.completed("completed" if code == 0 else "failed", session.all.text(), code)
+        wall_s = time.monotonic() - began
+        return ToolOutput(
+            output_text(wall_s, output, output_bytes, exit_code=code, session_id=session.id, dropped=dropped)
+        )
+
+
+class _Shown:
+    """The commandExecution item of a command, as its clients see it."""
+
+    def __init__(self, call: ToolCall, context: CallContext, command: str, cmd: str) -> None:
+        self.id = call.id
+        self.command = command
+        self.started_ms = context.now_ms()
+        self.process_id: str | None = None
+        self._context = context
+        self._cmd = cmd
+        self._source = "unifiedExecStartup"
+        self._is_shown = False
+        self._is_over = False
+
+    def started(self, source: str) -> None:
+        """Show it before it runs."""
+        self._is_shown = True
+        self._context.item("item/started", self._wire("inProgress", source))
+
+    def begin(self) -> None:
+        """It runs: show it, unless that was done."""
+        if not self._is_shown:
+            self.started(self._source)
+
+    def output(self, piece: bytes) -> None:
+        """It said something."""
+        if not self._is_over:
+            self.begin()
+            self._context.delta("item/commandExecution/outputDelta", self.id, delta=piece.decode(errors="replace"))
+
+    def completed(self, status: str, output: str | None = None, code: int | None = None) -> None:
+        """It has ended, or will not begin."""
+        if self._is_over:
+            return
+        self._is_over = True
+        source = "agent" if status == "declined" else self._source
+        now = self._context.now_ms()
+        wire = self._wire(status, source)
+        wire |= {"aggregatedOutput": output, "exitCode": code, "completedAtMs": now}
+        wire["durationMs"] = None if code is None else now - self.started_ms
+        self._context.item("item/completed", wire)
+
+    def _wire(self, status: str, source: str) -> dict[str, Any]:
+        return {
+            "type": "commandExecution",
+            "id": self.id,
+            "pluginId": None,
+            "scriptPath": None,
+            "command": self.command,
+            "cwd": self._context.thread.cwd,
+            "processId": self.process_id,
+            "source": source,
+            "status": status,
+            "commandActions": actions(self._cmd),
+            "aggregatedOutput": None,
+            "exitCode": None,
+            "durationMs": None,
+            "startedAtMs": self.started_ms,
+            "completedAtMs": None,
+        }
+
+
+def _sessions(kept: dict[str, Any]) -> dict[int, Session]:
+    sessions: dict[int, Session] = kept.setdefault("sessions", {})
+    return sessions
+
+
+def _allowed(kept: dict[str, Any]) -> set[tuple[str, ...]]:
+    """Beginnings of commands that the user has allowed in this thread."""
+    allowed: set[tuple[str, ...]] = kept.setdefault("allowed", set())
+    return allowed
+
+
+def _words(given: Any) -> list[str]:
+    return given if isinstance(given, list) and all(isinstance(word, str) for word in given) else []
+
+
+def _rejected(reason: str, *, stops_turn: bool = False) -> ToolOutput:
+    """In the words that the model knows from the original."""
+    return ToolOutput(f'exec_command failed: CreateProcess {{ message: "Rejected(\\"{reason}\\")" }}', stops_turn)
+
+
+def _users_shell() -> str:
+    """The shell of this user, if it is one that we know to take -lc; else bash or sh."""
+    try:
+        shell = pwd.getpwuid(os.geteuid()).pw_shell
+    except KeyError:
+        shell = ""
+    if os.path.basename(shell) in ("bash", "zsh", "sh", "dash") and os.access(shell, os.X_OK):
+        return shell
+    return "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
