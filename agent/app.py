@@ -8,21 +8,20 @@ import asyncio
 import contextlib
 import functools
 import gc
-import importlib
 import logging
 import os
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.home import ConfigBroken, config_path, installation_id, position_of_key
+from agent.loading import imported
 from agent.machine import identity_of_this_machine
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import Unavailable
+from agent.recording_options import RecordingOptions
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, RequestFailed
 from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods
@@ -31,15 +30,17 @@ from agent.settings import ProxySettings
 if TYPE_CHECKING:
     from agent.auth import Auth
     from agent.core.session import Core
+    from agent.core.tooling import ToolBox
     from agent.model.endpoint import ProxyEndpoint
     from agent.model.http import HttpClient
+    from agent.sandbox.run import Runner
 
 logger = logging.getLogger(__name__)
 
 NAME = "countersign"
 
 # What answers requests, and what runs a turn. In this order.
-_TO_ANSWER = ("agent.rpc.methods",)
+_TO_ANSWER = ("agent.rpc.methods", "agent.tools.shell", "agent.tools.asking", "agent.tools.images")
 _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
 # As often as the original, on each transport.
@@ -57,10 +58,22 @@ class App:
         home: CODEX_HOME.
         config: config.toml with the overrides, as plain data.
         broken: Why there is nothing of config.toml in it.
+        any_desktop: A desktop that follows no thread may be asked for tokens: where the client is not one (`exec`).
     """
 
-    def __init__(self, settings: ProxySettings, home: str, config: dict[str, Any], broken: ConfigBroken | None) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        recorded: RecordingOptions,
+        home: str,
+        config: dict[str, Any],
+        broken: ConfigBroken | None,
+        *,
+        any_desktop: bool = False,
+    ) -> None:
+        self._any_desktop = any_desktop
         self._settings = settings
+        self._recorded = recorded
         self._home = home
         self._config = config
         self._config_problem: str | None = None
@@ -77,6 +90,7 @@ class App:
         self._stack = contextlib.AsyncExitStack()
         self._core: Core | None = None
         self._http: HttpClient | None = None
+        self._runner: Runner | None = None
         self._auth: Auth | None = None
         self._identity: ClientIdentity | None = None
         self._installation_id = installation_id(home)
@@ -93,6 +107,10 @@ class App:
         """Serve one connection until it ends; `greeted` as in `AppServer.serve`."""
         await self._server.serve(stream, greeted=greeted)
 
+    async def serve_also(self, stream: MessageStream) -> None:
+        """Serve one more connection until it ends."""
+        await self._server.serve(stream)
+
     async def aclose(self) -> None:
         """Stop turns, close sockets, stop the proxy; in this order."""
         if self._loading is not None:
@@ -101,6 +119,8 @@ class App:
         self._give_up("the app-server is ending")
         if self._core is not None:
             await self._core.aclose()
+        if self._runner is not None:
+            self._runner.close()
         if self._auth is not None:
             await self._auth.aclose(REFRESH_PATIENCE_S)  # it needs the proxy
         if self._http is not None:
@@ -125,11 +145,11 @@ class App:
         interval = sys.getswitchinterval()
         sys.setswitchinterval(LOADING_SWITCH_INTERVAL_S)
         try:
-            await _imported(self._loop, (*_TO_ANSWER, "agent.config") if self._config else _TO_ANSWER)
+            await imported(self._loop, (*_TO_ANSWER, "agent.config") if self._config else _TO_ANSWER)
             self._check_config()
             self._methods.set_result(self._build_core())
             self._tell_account()
-            await _imported(self._loop, _TO_SEND)
+            await imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
             await self._check_sandbox()
         except Exception as exc:
@@ -150,7 +170,9 @@ class App:
 
     def _build_core(self) -> Methods:
         from agent.auth import Auth
-        from agent.core.session import Core, ModelFacts
+        from agent.core.running import ModelFacts
+        from agent.core.session import Core
+        from agent.core.store import Store
         from agent.model.client import Budgets, ModelClient
         from agent.model.http import HttpClient
         from agent.model.models import Models
@@ -178,6 +200,9 @@ class App:
             publish=self._connections.publish,
             installation_id=self._installation_id,
             stream_retries=STREAM_RETRIES,
+            ask=self._connections.questions.ask,
+            tools=self._tools(),
+            store=Store(Path(self._home)),
         )
         return AgentMethods(
             core=self._core,
@@ -191,6 +216,44 @@ class App:
             now_s=lambda: int(time.time()),
         ).table()
 
+    def _attester_for(self, thread_id: str | None) -> Connection | None:
+        found = self._connections.attester_for(thread_id)
+        return self._connections.any_attester() if found is None and self._any_desktop else found
+
+    def _tools(self) -> "ToolBox":
+        from agent.sandbox.environment import parse_environment_policy
+        from agent.sandbox.plan import Options
+        from agent.sandbox.policy import PolicyError
+        from agent.sandbox.run import Runner
+        from agent.tools.asking import AskUser, ClientTools
+        from agent.tools.confinement import Confinement
+        from agent.tools.images import ViewImage
+        from agent.tools.patching import Patching
+        from agent.tools.shell import Shell
+        from agent.tools.toolbox import Tools
+
+        try:
+            environment = parse_environment_policy(self._config)
+        except PolicyError as exc:
+            raise Unavailable(str(exc), "other") from exc
+        features = self._config.get("features")
+        landlock = isinstance(features, dict) and features.get("use_legacy_landlock") is True
+        options = Options(legacy_landlock=landlock)
+        confinement = Confinement(environment, options, self._own_proxy, os.environ)
+        self._runner = runner = Runner()
+        patching = Patching(runner, confinement)
+        return Tools(
+            ClientTools(), Shell(runner, confinement, patching), patching, AskUser(), ViewImage(confinement.may_read)
+        )  # fmt: skip
+
+    def _own_proxy(self) -> tuple[str | None, frozenset[int], tuple[str, ...]]:
+        """What no tool may have: the address of the proxy, its port, and where its certificates are."""
+        if not self._endpoint.done() or self._endpoint.exception() is not None:
+            return None, frozenset(), ()
+        endpoint = self._endpoint.result()
+        directory = str(Path(endpoint.roots_file).parent)
+        return f"{endpoint.host}:{endpoint.port}", frozenset({endpoint.port}), (directory,)
+
     async def _start_proxy(self) -> "ProxyEndpoint":
         from agent.attestation import DesktopAttestation
         from agent.model.endpoint import ProxyEndpoint
@@ -199,6 +262,13 @@ class App:
         from proxy.credentials import Credentials
         from proxy.server import LOOPBACK, ProxyServer
 
+        observation = None
+        if self._recorded.wanted:
+            from agent.recording import recording
+
+            record = await self._stack.enter_async_context(recording(self._recorded, "app-server"))
+            record.announce("app-server", sys.stderr)
+            observation = record.observation
         settings = self._settings
         credentials = settings.credentials or Credentials.random()
         context = client_context()
@@ -206,7 +276,7 @@ class App:
         proxy = await self._stack.enter_async_context(
             ProxyServer(
                 scope=settings.scope,
-                provider=DesktopAttestation(self._connections.attester_for),
+                provider=DesktopAttestation(self._attester_for),
                 run_directory=run.path,
                 credentials=credentials,
                 upstream=settings.upstream,
@@ -215,6 +285,7 @@ class App:
                 mode=settings.stamp,
                 on_failure=settings.on_failure,
                 on_renewed=functools.partial(trust_also, context),
+                observation=observation,
             )
         )
         trust_also(context, proxy.ca_pem)
@@ -311,25 +382,3 @@ def _config_warning(details: str, path: str | None, position: tuple[int, int] | 
         place = {"line": position[0], "column": position[1]}
         warning["range"] = {"start": place, "end": place}
     return warning
-
-
-async def _imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
-    """Import modules in a thread of their own, which does not hold up the end of the process."""
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(act: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended first
-            loop.call_soon_threadsafe(act)
-
-    def work() -> None:
-        try:
-            for name in names:
-                importlib.import_module(name)
-        except BaseException as exc:
-            error = exc
-            settle(lambda: None if done.done() else done.set_exception(error))
-        else:
-            settle(lambda: None if done.done() else done.set_result(None))
-
-    threading.Thread(target=work, daemon=True, name="import").start()
-    await done

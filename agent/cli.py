@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # name -> (module, what it does)
 COMMANDS = {
     "app-server": ("agent.commands.app_server", "serve a desktop client over JSON-RPC and run its turns"),
+    "exec": ("agent.commands.exec", "run one turn without a client, for scripts and SDKs"),
     "proxy": ("agent.commands.proxy", "run the stamping proxy for an agent of your own"),
     "run": ("agent.commands.run", "run one command behind the proxy and report what was stamped"),
     "verify": (
@@ -29,7 +30,7 @@ COMMANDS = {
     "doctor": ("agent.commands.doctor", "check the route, the trust and the sandbox of this machine"),
     "decode": ("agent.commands.decode", "show what an attestation header is made of"),
     "verify-token": ("agent.commands.verify_token", "ask Apple's DeviceCheck server whether a token is genuine"),
-    "standin": ("agent.commands.standin", "run a local stand-in of ChatGPT, of a desktop or of Apple's DeviceCheck server"),
+    "standin": ("agent.commands.standin", "run a stand-in of ChatGPT, of a desktop or of Apple's DeviceCheck"),
     "sandbox": ("agent.commands.sandbox", "run a command under a sandbox policy, or explain what one allows"),
     "demo": ("agent.commands.demo", "one attested turn by WebSocket and one by POST, on stand-ins"),
 }

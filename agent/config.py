@@ -32,6 +32,17 @@ def _approval_policy(value: Any) -> Any:
     return value
 
 
+class WorkspaceWrite(BaseModel):
+    """The table sandbox_workspace_write."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    writable_roots: list[Annotated[str, Field(pattern="^/")]] = []
+    network_access: bool = False
+    exclude_tmpdir_env_var: bool = False
+    exclude_slash_tmp: bool = False
+
+
 class ThreadConfig(BaseModel):
     """The keys that shape a new thread; names as in config.toml."""
 
@@ -44,6 +55,7 @@ class ThreadConfig(BaseModel):
     model_verbosity: Literal["low", "medium", "high"] | None = None
     approval_policy: Annotated[Any, BeforeValidator(_approval_policy)] = "on-request"
     sandbox_mode: Literal["read-only", "workspace-write", "danger-full-access"] | None = None
+    sandbox_workspace_write: WorkspaceWrite = WorkspaceWrite()
     service_tier: str | None = None
 
 
@@ -71,5 +83,11 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
         verbosity=parsed.model_verbosity,
         approval_policy=parsed.approval_policy,
         sandbox_mode=parsed.sandbox_mode,
+        workspace_write={
+            "writableRoots": list(parsed.sandbox_workspace_write.writable_roots),
+            "networkAccess": parsed.sandbox_workspace_write.network_access,
+            "excludeTmpdirEnvVar": parsed.sandbox_workspace_write.exclude_tmpdir_env_var,
+            "excludeSlashTmp": parsed.sandbox_workspace_write.exclude_slash_tmp,
+        },
         service_tier=parsed.service_tier,
     )

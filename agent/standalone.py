@@ -13,6 +13,7 @@ from agent.rpc.server import AppServer, Connection, Connections, Methods
 from agent.settings import ProxySettings
 from certs.run_directory import RunDirectory
 from proxy.capture.exchange import Exchange
+from proxy.capture.observation import Observation
 from proxy.credentials import Credentials
 from proxy.server import ProxyServer
 
@@ -29,7 +30,11 @@ class Standalone:
 
 @contextlib.asynccontextmanager
 async def standalone(
-    settings: ProxySettings, name: str, home: str, on_exchange: Callable[[Exchange], None]
+    settings: ProxySettings,
+    name: str,
+    home: str,
+    on_exchange: Callable[[Exchange], None],
+    observation: Observation | None = None,
 ) -> AsyncIterator[Standalone]:
     """Run the proxy and the socket until the block ends.
 
@@ -70,6 +75,7 @@ async def standalone(
                 port=settings.port,
                 mode=settings.stamp,
                 on_failure=settings.on_failure,
+                observation=observation,
             )
         )
         await stack.enter_async_context(listen_unix(rpc, server.serve))

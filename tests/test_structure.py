@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "agent.model.http": (("agent.model", "agent.auth"), ("aiohttp", "zstandard", "httpx_sse")),
     "agent.model.websocket": (("agent.model", "agent.auth"), ("websockets",)),
     "agent.model.realtime": (("agent.model", "agent.auth"), ("websockets",)),
-    "agent.tools": (("agent.tools", "agent.sandbox", "agent.core"), ()),
+    "agent.tools": (("agent.tools", "agent.sandbox", "agent.core", "agent.model.wire"), ()),
     "agent.rpc": (("agent.rpc",), ()),
     "agent.rpc.listen": (("agent.rpc",), ("websockets",)),
     # Where requests become calls of `core`; the only part of rpc that knows more than the protocol.
@@ -62,6 +62,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "agent.doctor": (EVERYTHING, ("aiohttp", "websockets")),
     "agent.recording": (("proxy", "agent.recording_options"), ()),
     "agent.recording_options": ((), ()),
+    "agent.exec_events": ((), ()),
+    "agent.loading": ((), ()),
     "agent.bypass": (("proxy.capture.proof", "proxy.scope"), ("psutil",)),
     "agent.commands": (EVERYTHING, ("uvloop", "rich")),
     "agent.cli": (EVERYTHING, ()),

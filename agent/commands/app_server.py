@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.home import ConfigBroken
+    from agent.recording_options import RecordingOptions
     from agent.rpc.greeting import Greeting
     from agent.settings import ProxySettings
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser.add_argument("--analytics-default-enabled", action="store_true", help="accepted; nothing is measured here")
     parser.add_argument("--strict-config", action="store_true", help="accepted; the table of the proxy always is")
     parser.add_proxy_options(rpc=False)
+    parser.add_recording_options(capture=False)
     parser.add_argument("--rpc", help=argparse.SUPPRESS)  # known, to be refused with a reason
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
@@ -72,11 +74,12 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
                 raise
             broken = exc.__cause__
             settings, home, config = read_settings(arguments, overrides, lambda _, given: override_config({}, given))
+        options = parser.recording_options(arguments, home)
     except CommandFailed as exc:
         return fail("app-server", exc)
     if settings.rpc is not None:
         logging.getLogger(__name__).warning("%s is not used: %s", settings.sources["rpc"], NO_SOCKET)
-    return run("app-server", _serve(settings, home, config, broken, greeting))
+    return run("app-server", _serve(settings, options, home, config, broken, greeting))
 
 
 def _greet() -> "Greeting | None":
@@ -100,6 +103,7 @@ def _greet() -> "Greeting | None":
 
 async def _serve(
     settings: "ProxySettings",
+    options: "RecordingOptions",
     home: str,
     config: dict[str, Any],
     broken: "ConfigBroken | None",
@@ -113,7 +117,7 @@ async def _serve(
 
     # Around all of it: a signal that comes while things are taken down must not leave half of them.
     async with stop_signals() as stop:
-        app = App(settings, home, config, broken)
+        app = App(settings, options, home, config, broken)
         try:
             greeted = greeting is not None and greeting.answered
             serving = asyncio.create_task(app.serve(StdioStream(greeting=greeting), greeted=greeted))

@@ -12,11 +12,15 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent.home import HomeError, codex_home, config_path, load_config
 from agent.settings import Config, ProxySettings, SettingError, ignored_settings, proxy_settings
 from proxy.modes import OnFailure, StampMode
+
+if TYPE_CHECKING:
+    from agent.recording_options import RecordingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,55 @@ class Parser(argparse.ArgumentParser):
             "--upstream-map", action="append", metavar="HOST=ADDRESS:PORT", help="reach HOST there instead (testing)"
         )
         group.add_argument("--upstream-ca", metavar="FILE", help="PEM authorities to trust upstream as well")
+
+    def add_recording_options(self, *, capture: bool) -> None:
+        """What the run leaves behind and shows of itself.
+
+        Args:
+            capture: Whether it is captured unless told otherwise.
+        """
+        group = self.add_argument_group("recording")
+        group.add_argument(
+            "--capture", action=argparse.BooleanOptionalAction, default=None,
+            help=f"keep what went through, without secrets and bodies (default: {'on' if capture else 'off'})",
+        )  # fmt: skip
+        group.add_argument(
+            "--bodies", action="store_true", help="capture bodies and frames as well: your prompts and the answers"
+        )
+        group.add_argument("--captures", metavar="DIR", help="where captured runs lie")
+        group.add_argument("--live", action="store_true", help="show the requests on a local page, as they come")
+        group.add_argument(
+            "--metrics", type=_port, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1, 0 for a free port"
+        )
+        group.add_argument("--otlp", metavar="URL", help="send metrics and traces to this OpenTelemetry collector")
+        self.set_defaults(captured=capture)
+
+    def recording_options(self, arguments: argparse.Namespace, home: str) -> "RecordingOptions":
+        """What the options of `add_recording_options` say.
+
+        Raises:
+            CommandFailed: They contradict each other; code 2.
+        """
+        from agent.recording_options import RecordingOptions, captures_directory
+
+        if arguments.bodies and arguments.capture is False:
+            raise CommandFailed("--bodies is a part of the capture, and --no-capture was given; leave one out", 2)
+        wanted = arguments.captured if arguments.capture is None else arguments.capture
+        captured = wanted or arguments.bodies or arguments.captures is not None
+        base = Path(arguments.captures) if arguments.captures else captures_directory(home, os.environ)
+        return RecordingOptions(
+            captures=base if captured and arguments.capture is not False else None,
+            bodies=arguments.bodies,
+            live=arguments.live,
+            metrics_port=arguments.metrics,
+            otlp=arguments.otlp,
+        )
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a port is needed, 0 to 65535, found {text!r}")
 
 
 def seconds(text: str) -> float:

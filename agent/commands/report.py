@@ -10,6 +10,7 @@ from rich.table import Table
 
 from agent.commands.common import OutputFile
 from proxy.capture.coverage import Coverage
+from proxy.capture.proof import Proof
 
 # Columns of what is no screen: none of our tables is as wide, so that nothing of them is folded.
 NO_SCREEN = 1000
@@ -51,3 +52,17 @@ def print_coverage(coverage: Coverage, out: TextIO) -> None:
     else:
         missing = coverage.scoped - coverage.attested
         print(f"{missing} of {coverage.scoped} scoped requests carried no token ({rest}).", file=out)
+
+
+def print_proof(proof: Proof, out: TextIO) -> None:
+    """The coverage, then whether the proof holds, and if not why."""
+    print_coverage(proof.coverage, out)
+    if proof.bypasses:
+        rows = [(one.process, one.address, "SCOPED" if one.scoped else "other") for one in proof.bypasses]
+        print_table(("process", "connected past the proxy to", "host"), rows, out)
+    if proof.unwatched:
+        print(f"Not all connections past the proxy could be told: {proof.unwatched}.", file=out)
+    problems = list(proof.problems())
+    for problem in problems:
+        print(f"  ✗ {problem}", file=out)
+    print("PROOF HOLDS" if not problems else "PROOF DOES NOT HOLD", file=out)

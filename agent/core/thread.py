@@ -35,6 +35,11 @@ SANDBOX_POLICIES: dict[str, dict[str, Any]] = {
 _MODES = {policy["type"]: mode for mode, policy in SANDBOX_POLICIES.items()} | {"externalSandbox": "external-sandbox"}
 
 
+def sandbox_policy(mode: str, workspace_write: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The legacy policy of a mode, as clients see it."""
+    return {**SANDBOX_POLICIES[mode], **((workspace_write or {}) if mode == "workspace-write" else {})}
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadDefaults:
     """What config.toml says of new threads; None where it says nothing."""
@@ -45,6 +50,7 @@ class ThreadDefaults:
     verbosity: str | None = None
     approval_policy: Any = None
     sandbox_mode: str | None = None
+    workspace_write: Mapping[str, Any] | None = None  # members of the policy workspaceWrite
     service_tier: str | None = None
 
 

@@ -11,7 +11,7 @@ from agent.auth import Account, Auth, AuthFailed
 from agent.core.ids import parse_uuid
 from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
-from agent.core.thread import BASE_INSTRUCTIONS, SANDBOX_POLICIES, Thread, ThreadDefaults
+from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
 from agent.rpc.handshake import PROTOCOL_VERSION
@@ -130,7 +130,7 @@ class AgentMethods:
             model=params.model or defaults.model or self._models.known.default,
             originator=self._originator(),
             approval_policy=params.approval_policy or defaults.approval_policy or "on-request",
-            sandbox=dict(SANDBOX_POLICIES[sandbox or "read-only"]),
+            sandbox=sandbox_policy(sandbox or "read-only", defaults.workspace_write),
             profile=None if sandbox is not None else ":read-only",
             created_at=self._now_s(),
             cli_version=PROTOCOL_VERSION,

@@ -5,7 +5,9 @@ By an allow list: a header that nobody here has heard of may be a new way to car
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from typing import Self
 
 from proxy.attestation import ATTESTATION_HEADER, open_envelope
 
@@ -36,6 +38,11 @@ class Redactor:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+
+    @classmethod
+    def random(cls) -> Self:
+        """With a key that nobody has after this process."""
+        return cls(os.urandom(32))
 
     def __repr__(self) -> str:
         return "Redactor(...)"

@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("codex")]
 
 
 @contextlib.asynccontextmanager
-async def desktop_on(here: World, rpc: Path) -> AsyncIterator[None]:
+async def desktop_on(here: World, rpc: Path, *options: str) -> AsyncIterator[None]:
     """The stand-in desktop as a process, waiting for the socket."""
     process = await asyncio.create_subprocess_exec(
-        COUNTERSIGN, "standin", "desktop", "--connect", f"unix://{rpc}",
+        COUNTERSIGN, "standin", "desktop", "--connect", f"unix://{rpc}", *options,
         env=here.environment, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -1,0 +1,182 @@
+"""Run one command behind the stamping proxy: what `run` and `verify` share."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.commands.common import SIGNAL_BASE, CommandFailed, Parser, Stop, seconds, stop_signals
+from agent.settings import ProxySettings
+from proxy.capture.exchange import Exchange
+from proxy.capture.observation import Observation
+from proxy.capture.proof import Bypass
+from proxy.modes import StampMode
+
+# Seconds to wait for a desktop that was announced with --rpc before the command starts without it.
+PATIENCE_S = 10.0
+
+
+def add_command(parser: Parser) -> None:
+    """The options that say what is run, and after which wait."""
+    parser.add_argument(
+        "--wait-desktop", type=seconds, metavar="SECONDS",
+        help=f"wait so long for a desktop before the command starts (default: {PATIENCE_S:.0f} with --rpc, else 0)",
+    )  # fmt: skip
+    # Whatever follows "--", or the first word that is no option, is the command's, also what looks like one of ours.
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
+
+
+def command_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
+    """The command and its arguments; without one the parser ends the process."""
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        parser.error("a command is needed, found none; put it behind the options, as in -- CMD")
+    return command
+
+
+def patience(wanted_s: float | None, settings: ProxySettings) -> float:
+    """Seconds to wait for a desktop, which is asked for nothing where nothing is stamped.
+
+    Raises:
+        CommandFailed: To wait for one is wanted nevertheless; code 2.
+    """
+    if settings.stamp is not StampMode.NEVER:
+        return wanted_s if wanted_s is not None else PATIENCE_S if settings.rpc is not None else 0.0
+    if wanted_s:
+        source = settings.sources.get("stamp", "--native")
+        raise CommandFailed(f"--wait-desktop: no desktop is asked, since {source} is 'never'; leave one of them out", 2)
+    return 0.0
+
+
+@dataclass(slots=True)
+class Ended:
+    """How it ended.
+
+    Args:
+        code: The command's exit code, or 128 + the signal that ended it, or that ended us before it began.
+        ran: Whether the command was started.
+        bypasses, unwatched: As in `Proof`, where it was watched.
+    """
+
+    code: int
+    ran: bool = True
+    bypasses: tuple[Bypass, ...] = ()
+    unwatched: str = field(default="")
+
+
+async def run_behind(
+    name: str,
+    settings: ProxySettings,
+    home: str,
+    command: list[str],
+    patience_s: float,
+    on_exchange: Callable[[Exchange], None],
+    observation: Observation | None,
+    *,
+    watched: bool = False,
+) -> Ended:
+    """Start the proxy, wait for a desktop if wanted, and run the command to its end.
+
+    Args:
+        name: Of our command, for what it says on stderr.
+        watched: Look for connections of the command's processes that go around the proxy.
+
+    Raises:
+        CommandFailed: The proxy or the command cannot be started.
+    """
+    from agent.rpc.listen import SocketUnavailable
+    from agent.standalone import standalone
+    from proxy.server import ProxyUnavailable
+
+    said = f"countersign {name}"
+    try:
+        async with (
+            stop_signals(signal.SIGQUIT) as stop,
+            standalone(settings, said, home, on_exchange, observation) as running,
+        ):
+            if settings.rpc is None and patience_s > 0:
+                print(f"{said}: the desktop may connect to unix://{running.rpc}", file=sys.stderr)
+            if patience_s > 0 and not await _arrives(running.attester_arrived, stop, patience_s):
+                print(
+                    f"{said}: no desktop that makes tokens came to unix://{running.rpc} within {patience_s:g} s; the "
+                    "command runs without attestation",
+                    file=sys.stderr,
+                )
+            if stop.is_set():
+                return Ended(stop.code, ran=False)
+            environment = {**os.environ, **running.proxy.child_environment(os.environ)}
+            async with _child(command, environment, stop) as process:
+                if not watched:
+                    return Ended(_code(await process.wait()))
+                async with _watching(process, running.proxy.port, settings) as ended:
+                    ended.code = _code(await process.wait())
+                return ended
+    except ProxyUnavailable as exc:
+        raise CommandFailed(str(exc)) from exc
+    except SocketUnavailable as exc:
+        raise CommandFailed(settings.blamed("rpc", exc)) from exc
+
+
+@contextlib.asynccontextmanager
+async def _watching(
+    process: asyncio.subprocess.Process, proxy_port: int, settings: ProxySettings
+) -> AsyncIterator[Ended]:
+    from agent.bypass import Watch, addresses_of
+
+    ended = Ended(0)
+    mapped = {target: address for target, address in settings.upstream.addresses.items()}
+    scoped = [target for target in settings.scope.intercepted if target not in mapped]
+    hosts = [mapped[target] for target in settings.scope.intercepted if target in mapped]
+    addresses, ended.unwatched = await addresses_of(scoped, hosts)
+    watch = Watch(process.pid, proxy_port, addresses)
+    looking = asyncio.create_task(watch.run())
+    try:
+        yield ended
+    finally:
+        looking.cancel()
+        await asyncio.wait((looking,))
+        ended.bypasses = watch.found
+        ended.unwatched = watch.unwatched or ended.unwatched
+
+
+async def _arrives(event: asyncio.Event, stop: Stop, patience_s: float) -> bool:
+    """Whether it did in that time, or is not waited for any more."""
+    waiting = [asyncio.create_task(one.wait()) for one in (event, stop)]
+    done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return bool(done)
+
+
+@contextlib.asynccontextmanager
+async def _child(
+    command: list[str], environment: Mapping[str, str], stop: Stop
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command on our own terminal. Signals to us are passed on to it."""
+    environment = {name: value for name, value in environment.items() if name != "COUNTERSIGN_CREDENTIALS"}
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+    except FileNotFoundError as exc:
+        raise CommandFailed(f"cannot run {command[0]!r}: not found on PATH", 127) from exc
+    except OSError as exc:
+        raise CommandFailed(f"cannot run {command[0]!r}: {exc.strerror}", 126) from exc
+
+    def pass_on(number: signal.Signals) -> None:
+        # Ctrl-C reaches the whole foreground group by itself; we only have to outlive the child.
+        if number is not signal.SIGINT and process.returncode is None:
+            process.send_signal(number)
+
+    stop.receiver = pass_on
+    if stop.number is not None:  # it came while the child was made
+        pass_on(stop.number)
+    yield process
+
+
+def _code(code: int) -> int:
+    return code if code >= 0 else SIGNAL_BASE - code

@@ -1,0 +1,77 @@
+"""What `exec --json` prints: the notifications of a turn as the events that the official TypeScript SDK reads. Pure."""
+
+from collections.abc import Iterator
+from typing import Any
+
+_STATUSES = {"inProgress": "in_progress"}
+
+
+class ExecEvents:
+    """Turns notifications into events, and remembers what the last of them needs."""
+
+    def __init__(self) -> None:
+        self._usage = {"input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "reasoning_output_tokens": 0}
+        self._numbers: dict[str, str] = {}
+        self.last_message = ""
+        self.failure: str | None = None
+
+    def of(self, method: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of one notification."""
+        match method:
+            case "turn/started":
+                yield {"type": "turn.started"}
+            case "item/started" | "item/completed":
+                item = self._item(params["item"])
+                # The original shows messages and thoughts only whole.
+                begun = method == "item/started"
+                if item is not None and not (begun and item["type"] in ("agent_message", "reasoning")):
+                    yield {"type": "item.started" if begun else "item.completed", "item": item}
+                if not begun and params["item"]["type"] == "agentMessage":
+                    self.last_message = params["item"]["text"]
+            case "thread/tokenUsage/updated":
+                total = params["tokenUsage"]["total"]
+                self._usage = {
+                    "input_tokens": total["inputTokens"],
+                    "cached_input_tokens": total["cachedInputTokens"],
+                    "output_tokens": total["outputTokens"],
+                    "reasoning_output_tokens": total["reasoningOutputTokens"],
+                }
+            case "error":
+                yield {"type": "error", "message": params["error"]["message"]}
+            case "turn/completed":
+                yield self._end(params["turn"])
+
+    def _end(self, turn: dict[str, Any]) -> dict[str, Any]:
+        if turn["status"] == "completed":
+            return {"type": "turn.completed", "usage": self._usage}
+        error = turn.get("error") or {}
+        self.failure = error.get("message") or f"the turn was {turn['status']}"
+        return {"type": "turn.failed", "error": {"message": self.failure}}
+
+    def _item(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        shown = self._content(item)
+        if shown is None:
+            return None
+        number = self._numbers.setdefault(item["id"], f"item_{len(self._numbers)}")
+        return {"id": number, **shown}
+
+    def _content(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        match item["type"]:
+            case "agentMessage":
+                return {"type": "agent_message", "text": item["text"]}
+            case "reasoning":
+                return {"type": "reasoning", "text": "\n".join(item["summary"])}
+            case "commandExecution":
+                return {
+                    "type": "command_execution",
+                    "command": item["command"],
+                    "aggregated_output": item["aggregatedOutput"] or "",
+                    "exit_code": item["exitCode"],
+                    "status": _STATUSES.get(item["status"], item["status"]),
+                }
+            case "fileChange":
+                changes = [{"path": one["path"], "kind": one["kind"]["type"]} for one in item["changes"]]
+                status = _STATUSES.get(item["status"], item["status"])
+                return {"type": "file_change", "changes": changes, "status": status}
+            case _:
+                return None
