@@ -23,10 +23,10 @@ demo: $(RUN_STAMP)
 	@$(BIN)/countersign demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@chromium=$$(.ci/find-chromium) && CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 unit: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not interop"
+	@chromium=$$(.ci/find-chromium) && CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not interop"
 
 check: lint types
 

@@ -42,6 +42,8 @@ PERSONAS = {
     "apply_patch": "agent.tools.apply_patch",
     "applypatch": "agent.tools.apply_patch",
 }
+# The same of one that lives long and needs everything.
+LASTING = {"countersign-wrap": "agent.commands.wrap_persona"}
 PATCH_FLAG = "--codex-run-as-apply-patch"
 # Commands that need nothing but the standard library and us.
 BARE = ("sandbox",)
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _process(name: str, arguments: list[str]) -> int:
     persona = PERSONAS.get(name)
+    if name in LASTING:
+        _find_packages()
+        return int(_module(LASTING[name]).main(arguments))
     if persona is not None or arguments[:1] == ["sandbox"]:
         # These make little garbage, and are over before collecting it would pay.
         import gc
@@ -107,12 +112,17 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _command(arguments: list[str]) -> int:
-    if sys.flags.no_site and arguments[:1] and arguments[0] not in BARE:
-        # Our launcher leaves out what finds installed packages (4 ms).
+def _find_packages() -> None:
+    """Our launcher leaves out what finds installed packages (4 ms)."""
+    if sys.flags.no_site:
         import site
 
         site.main()
+
+
+def _command(arguments: list[str]) -> int:
+    if arguments[:1] and arguments[0] not in BARE:
+        _find_packages()
     overrides: list[str] = []
     # `-c key=value` is accepted before the command too: the official SDK puts it there.
     while arguments and arguments[0].startswith("-"):

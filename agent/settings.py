@@ -130,10 +130,16 @@ def proxy_settings(flags: Mapping[str, Any], environ: Mapping[str, str], config:
     )
 
 
+# Read by single commands, and no settings of the proxy.
+_ELSEWHERE = ("CAPTURES", "METRICS_TOKEN", "WRAP")
+
+
 def ignored_settings(environ: Mapping[str, str], config: Config) -> list[str]:
     """What looks like a setting of ours and is read by nobody, a sentence for each. No values: they may be secret."""
     names = sorted(name.upper() for name in _READERS)
-    strangers = sorted({name.removeprefix(PREFIX) for name in environ if name.startswith(PREFIX)} - set(names))
+    strangers = sorted(
+        {name.removeprefix(PREFIX) for name in environ if name.startswith(PREFIX)} - {*names, *_ELSEWHERE}
+    )
     tables = [name for name in config.content if name != TABLE]
     if not strangers and not tables:
         return []

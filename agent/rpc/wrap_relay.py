@@ -26,6 +26,8 @@ READ_BYTES = 64 * 1024
 PIPE_BUF = select.PIPE_BUF
 # Bytes that may wait for a child that does not read: an answer to a question of ours may stand behind them.
 MOST_FOR_CHILD_BYTES = 4 * 1024 * 1024
+# Seconds that the thread gets to return once it has said that it is over.
+LAST_STEPS_S = 1.0
 
 
 class Questions:
@@ -171,6 +173,8 @@ class Relay:
 
     def close(self) -> None:
         """Let go of everything; to be called when nothing is carried any more, or nothing was."""
+        if self._thread is not None:
+            self._thread.join(LAST_STEPS_S)
         if self._thread is None or not self._thread.is_alive():
             os.close(self._woken)
             os.close(self._wake_end)

@@ -14,14 +14,15 @@ from proxy.attestation import ATTESTATION_HEADER, open_envelope
 # Lower case. Values of these say how a request travels, and which build sent it; none identifies a person or a device.
 SHOWN = frozenset(
     """
-    :authority :method :path :scheme :status accept accept-encoding accept-language age allow cache-control cf-
-    cache-status cf-ray connection content-encoding content-language content-length content-type date etag expect
-    host keep-alive last-modified openai-beta openai-model openai-processing-ms originator retry-after sec-
-    websocket-extensions sec-websocket-protocol sec-websocket-version server session-id te thread-id transfer-
-    encoding upgrade user-agent vary version via x-client-request-id x-codex-beta-features x-codex-parent-thread-
-    id x-codex-routing-hint x-codex-turn-state-version x-codex-websocket-max-unfragmented-message-bytes x-codex-
-    window-id x-envoy-upstream-service-time x-oai-request-id x-openai-subagent x-ratelimit-limit-requests
-    x-ratelimit-remaining-requests x-ratelimit-reset-requests x-reasoning-included x-request-id
+    :authority :method :path :scheme :status accept accept-encoding accept-language age allow cache-control
+    cf-cache-status cf-ray connection content-encoding content-language content-length content-type date etag
+    expect host keep-alive last-modified openai-beta openai-model openai-processing-ms originator retry-after
+    sec-websocket-extensions sec-websocket-protocol sec-websocket-version server session-id te thread-id
+    transfer-encoding upgrade user-agent vary version via x-client-request-id x-codex-beta-features
+    x-codex-parent-thread-id x-codex-routing-hint x-codex-turn-state-version
+    x-codex-websocket-max-unfragmented-message-bytes x-codex-window-id x-envoy-upstream-service-time
+    x-oai-request-id x-openai-subagent x-ratelimit-limit-requests x-ratelimit-remaining-requests
+    x-ratelimit-reset-requests x-reasoning-included x-request-id
     """.split()
 )
 # Of the query of `location` and the like nothing is known; these are shown up to it.

@@ -45,7 +45,7 @@ class Run:
     """A captured run, as its run.json told when it was read.
 
     Args:
-        id: Its name; names sort by time.
+        id: The name of its folder; names sort by time.
         started_at, ended_at: Unix time in seconds; `ended_at` is None while it goes on, and when it was cut off.
         command: Our command, and the program that it ran.
         versions: Of what captured it.
@@ -389,7 +389,7 @@ def _run(path: Path, facts: dict[str, Any]) -> Run:
     ended_at, problem, exchanges = facts["ended_at"], facts.get("problem"), facts.get("exchanges")
     return Run(
         path=path,
-        id=str(facts["id"]),
+        id=path.resolve().name,
         started_at=float(facts["started_at"]),
         command=str(facts["command"]),
         versions={str(name): str(value) for name, value in dict(facts["versions"]).items()},

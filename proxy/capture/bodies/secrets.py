@@ -60,9 +60,9 @@ class SecretFilter:
         """What may be written by now."""
         return self._filtered(data, is_last=False)
 
-    def finish(self) -> bytes:
-        """What was held back. Of a secret that has no end nothing is left."""
-        return self._filtered(b"", is_last=True)
+    def finish(self, data: bytes = b"") -> bytes:
+        """The same with the last piece, and with what was held back. Of a secret that has no end nothing is left."""
+        return self._filtered(data, is_last=True)
 
     def _filtered(self, data: bytes, is_last: bool) -> bytes:
         if self._until is not None:

@@ -122,11 +122,12 @@ class Socket:
             self._tell(from_client, text)
 
     def _without_secrets(self, from_client: bool, message: Message) -> bytes:
-        looked, text = SecretFilter(self._redactor), bytearray()
-        for start in range(0, len(message.content), WINDOW_BYTES):
-            text += looked.feed(message.content[start : start + WINDOW_BYTES])
+        looked, text, content = SecretFilter(self._redactor), bytearray(), message.content
+        last = max(len(content) - 1, 0) // WINDOW_BYTES * WINDOW_BYTES
+        for start in range(0, last, WINDOW_BYTES):
+            text += looked.feed(content[start : start + WINDOW_BYTES])
             self._breathe()
-        text += looked.finish()
+        text += looked.finish(content[last:])
         self.traffic[from_client].secrets += looked.found
         return bytes(text)
 

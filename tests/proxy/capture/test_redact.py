@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.capture.redact import MAX_VALUE_BYTES, Redactor
+from proxy.capture.redact import MAX_VALUE_BYTES, SHOWN, Redactor
 
 KEY = bytes(32)
 
@@ -37,6 +37,11 @@ def test_equal_secrets_have_equal_marks_and_others_do_not():
 def test_harmless_headers_are_shown_as_they_are():
     assert shown("User-Agent", "codex/1") == "codex/1"
     assert shown(":authority", "chatgpt.com") == "chatgpt.com"
+
+
+def test_no_name_was_cut_in_two():
+    assert [name for name in SHOWN if name.startswith("-") or name.endswith("-")] == []
+    assert shown("Sec-WebSocket-Extensions", "permessage-deflate") == "permessage-deflate"
 
 
 def test_of_an_envelope_the_status_is_shown_and_the_token_is_not():
