@@ -63,6 +63,7 @@ $(RUN_STAMP): requirements/run.txt pyproject.toml | $(BIN)/python
 $(DEV_STAMP): requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
 	@$(MAKE) -s link
+	@.ci/install-ts-sdk $(VENV)
 	@touch $@ $(RUN_STAMP)
 
 # Put the checkout itself on the path of .venv, with its command.

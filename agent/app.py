@@ -72,6 +72,7 @@ class App:
         any_desktop: bool = False,
     ) -> None:
         self._any_desktop = any_desktop
+        self.attester_arrived = asyncio.Event()
         self._settings = settings
         self._recorded = recorded
         self._home = home
@@ -312,6 +313,8 @@ class App:
 
     def _initialized(self, connection: Connection) -> None:
         assert self._server.identity is not None and connection.initialized is not None
+        if connection.attests:
+            self.attester_arrived.set()
         if self._identity is None:
             identity = self._server.identity
             user_agent = identity.user_agent(connection.initialized.client)

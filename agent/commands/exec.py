@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.commands.behind import PATIENCE_S
 from agent.commands.common import (
     CommandFailed,
     OutputFile,
@@ -212,6 +213,12 @@ async def _client(
                     await stack.enter_async_context(listen_unix(socket_path(settings.rpc), app.serve_also))
                 except SocketUnavailable as exc:
                     raise CommandFailed(settings.blamed("rpc", exc)) from exc
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await app.attester_arrived.wait()
+                except TimeoutError:
+                    text = f"no desktop that makes tokens came to {settings.rpc} within {PATIENCE_S:g} s"
+                    print(f"countersign exec: {text}; the turn runs without attestation", file=sys.stderr)
             yield client
     finally:
         await client.aclose()

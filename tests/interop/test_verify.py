@@ -21,7 +21,8 @@ async def verified(here, directory, *options, command=EXEC, desktop=()):
     rpc, proof = directory / "rpc.sock", directory / "proof.json"
     async with desktop_on(here, rpc, *desktop):
         done = await finish(
-            COUNTERSIGN, "verify", "--no-capture", "--rpc", f"unix://{rpc}", "--json", str(proof), *options, "--", *command,
+            COUNTERSIGN, "verify", "--no-capture", "--rpc", f"unix://{rpc}", "--json", str(proof), *options,
+            "--", *command,
             environment=here.environment, cwd=here.home,
         )  # fmt: skip
     return done, json.loads(proof.read_text())
@@ -75,7 +76,8 @@ import socket, ssl, sys, time
 context = ssl.create_default_context(cafile={str(outside / "upstream-ca.pem")!r})
 with socket.create_connection(("127.0.0.1", {here.upstream.port})) as plain:
     with context.wrap_socket(plain, server_hostname="chatgpt.com") as wire:
-        wire.sendall(b"POST /backend-api/codex/responses HTTP/1.1\\r\\nHost: chatgpt.com\\r\\nContent-Length: 2\\r\\n\\r\\n{{}}")
+        head = ["POST /backend-api/codex/responses HTTP/1.1", "Host: chatgpt.com", "Content-Length: 2", "", "{{}}"]
+        wire.sendall("\\r\\n".join(head).encode())
         print(wire.recv(100)[:12])
         time.sleep(0.5)
 """
