@@ -1,4 +1,4 @@
-"""`countersign app-server`: the server a desktop client starts and speaks to."""
+"""`countersign app-server`: the server a desktop client starts and speaks to, or connects to."""
 
 import gc
 import os
@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from agent.home import ConfigBroken
     from agent.recording_options import RecordingOptions
     from agent.rpc.greeting import Greeting
+    from agent.rpc.listen_address import Address
+    from agent.rpc.ws_auth import BearerCheck
     from agent.settings import ProxySettings
 
 STDIO = "stdio://"
-NO_SOCKET = "the app-server's desktop speaks on stdin and stdout"
+NO_SOCKET = "clients of the app-server reach it by --listen"
+PROXY = "proxy"
 # Arguments with which nothing can be wrong, so that a waiting client may be answered before they are parsed.
 _HARMLESS = frozenset(
     {
@@ -24,6 +27,10 @@ _HARMLESS = frozenset(
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
+    if argv[:1] == [PROXY]:
+        from agent.commands import app_server_proxy
+
+        return app_server_proxy.main(argv[1:], overrides)
     # Until everything is loaded nothing becomes garbage, and looking for it is a tenth of the start.
     gc.disable()
     greeting = _greet() if not overrides and _HARMLESS.issuperset(argv) else None
@@ -31,14 +38,20 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     import argparse
     import logging
 
+    from agent.commands.app_server_listen import add_listen_options, bearer_check, listen_address
     from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
     from agent.home import ConfigBroken, override_config
 
     parser = Parser(
         "app-server",
-        "Serve a desktop client: JSON-RPC, one message a line, on stdin and stdout. Ends with its input.",
+        "Serve a desktop client: JSON-RPC, one message a line, on stdin and stdout, to the end of its input; or, with "
+        "--listen, clients that connect by WebSocket, until a signal. `countersign app-server proxy` connects stdin "
+        "and stdout to such a socket.",
     )
-    parser.add_argument("--listen", default=STDIO, metavar="URL", help=f"only {STDIO} (the default)")
+    parser.add_argument(
+        "--listen", default=STDIO, metavar="URL",
+        help=f"{STDIO} (the default), unix:// (below CODEX_HOME), unix://PATH or ws://IP:PORT",
+    )  # fmt: skip
     parser.add_argument("--stdio", action="store_const", dest="listen", const=STDIO, help=f"the same as {STDIO}")
     for flag in ("--enable", "--disable"):
         value = "features.{}=" + str(flag == "--enable").lower()
@@ -53,14 +66,12 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         )
     parser.add_argument("--analytics-default-enabled", action="store_true", help="accepted; nothing is measured here")
     parser.add_argument("--strict-config", action="store_true", help="accepted; the table of the proxy always is")
+    add_listen_options(parser)
     parser.add_proxy_options(rpc=False)
     parser.add_recording_options(capture=False)
     parser.add_argument("--rpc", help=argparse.SUPPRESS)  # known, to be refused with a reason
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
-    if arguments.listen != STDIO:
-        text = f"--listen {arguments.listen} is not supported by countersign; only {STDIO} is"
-        return fail("app-server", CommandFailed(text, 2))
     if arguments.rpc is not None:
         text = f"--rpc is for `countersign proxy` and `run`; {NO_SOCKET}, so leave it out"
         return fail("app-server", CommandFailed(text, 2))
@@ -75,11 +86,15 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
             broken = exc.__cause__
             settings, home, config = read_settings(arguments, overrides, lambda _, given: override_config({}, given))
         options = parser.recording_options(arguments, home)
+        address = listen_address(arguments, home)
+        check = bearer_check(arguments, address)
     except CommandFailed as exc:
         return fail("app-server", exc)
     if settings.rpc is not None:
         logging.getLogger(__name__).warning("%s is not used: %s", settings.sources["rpc"], NO_SOCKET)
-    return run("app-server", _serve(settings, options, home, config, broken, greeting))
+    if arguments.listen == STDIO:
+        return run("app-server", _serve(settings, options, home, config, broken, greeting))
+    return run("app-server", _listen(settings, options, home, config, broken, address, check))
 
 
 def _greet() -> "Greeting | None":
@@ -132,3 +147,18 @@ async def _serve(
         finally:
             await app.aclose()
     return 0
+
+
+async def _listen(
+    settings: "ProxySettings",
+    options: "RecordingOptions",
+    home: str,
+    config: dict[str, Any],
+    broken: "ConfigBroken | None",
+    address: "Address",
+    check: "BearerCheck | None",
+) -> int:
+    from agent.app import App
+    from agent.commands.app_server_listen import serve_clients
+
+    return await serve_clients(App(settings, options, home, config, broken), address, check)

@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.commands.common import SIGNAL_BASE, CommandFailed, Parser, Stop, seconds, stop_signals
 from agent.settings import ProxySettings
@@ -25,6 +28,10 @@ def add_command(parser: Parser) -> None:
     parser.add_argument(
         "--wait-desktop", type=seconds, metavar="SECONDS",
         help=f"wait so long for a desktop before the command starts (default: {PATIENCE_S:.0f} with --rpc, else 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--offline", action="store_true",
+        help="all on this machine: a stand-in of ChatGPT, a scripted desktop, and a CODEX_HOME of its own for CMD",
     )  # fmt: skip
     # Whatever follows "--", or the first word that is no option, is the command's, also what looks like one of ours.
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
@@ -80,12 +87,14 @@ async def run_behind(
     observation: Observation | None,
     *,
     watched: bool = False,
+    offline: bool = False,
 ) -> Ended:
     """Start the proxy, wait for a desktop if wanted, and run the command to its end.
 
     Args:
         name: Of our command, for what it says on stderr.
         watched: Look for connections of the command's processes that go around the proxy.
+        offline: See `_offline`.
 
     Raises:
         CommandFailed: The proxy or the command cannot be started.
@@ -98,9 +107,17 @@ async def run_behind(
     try:
         async with (
             stop_signals(signal.SIGQUIT) as stop,
-            standalone(settings, said, home, on_exchange, observation) as running,
+            contextlib.AsyncExitStack() as stack,
         ):
-            if settings.rpc is None and patience_s > 0:
+            stage = await stack.enter_async_context(_offline(settings, home)) if offline else None
+            if stage is not None:
+                settings, patience_s = stage.settings, patience_s or PATIENCE_S
+            running = await stack.enter_async_context(standalone(settings, said, home, on_exchange, observation))
+            if stage is not None and settings.stamp is not StampMode.NEVER:
+                await stack.enter_async_context(stage.desktop(running.rpc))
+            elif stage is not None:
+                patience_s = 0.0
+            if settings.rpc is None and patience_s > 0 and stage is None:
                 print(f"{said}: the desktop may connect to unix://{running.rpc}", file=sys.stderr)
             if patience_s > 0 and not await _arrives(running.attester_arrived, stop, patience_s):
                 print(
@@ -111,6 +128,8 @@ async def run_behind(
             if stop.is_set():
                 return Ended(stop.code, ran=False)
             environment = {**os.environ, **running.proxy.child_environment(os.environ)}
+            if stage is not None:
+                environment["CODEX_HOME"] = str(stage.home)
             async with _child(command, environment, stop) as process:
                 if not watched:
                     return Ended(_code(await process.wait()))
@@ -121,6 +140,45 @@ async def run_behind(
         raise CommandFailed(str(exc)) from exc
     except SocketUnavailable as exc:
         raise CommandFailed(settings.blamed("rpc", exc)) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What stands in for the rest of the world."""
+
+    settings: ProxySettings
+    home: Path
+
+    @contextlib.asynccontextmanager
+    async def desktop(self, rpc: Path) -> AsyncIterator[None]:
+        """A desktop that makes a new token for each question."""
+        from agent.standins.desktop import Script, connect
+
+        async with connect(rpc, Script()):
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _offline(settings: ProxySettings, home: str) -> AsyncIterator[_Stage]:
+    """A stand-in of ChatGPT in the place of every scoped host, and a CODEX_HOME with its credentials.
+
+    The user's `.env` and `config.toml` are copied into it: they belong to what is verified. His credentials are not.
+    """
+    from agent.doctor.trial import furnish, targets_of
+    from proxy.standins.chatgpt import ChatGPT, auth_json
+    from proxy.upstream import UpstreamMap
+
+    # Not in the temp directory: the original makes no helpers in a CODEX_HOME below it.
+    base = "/var/tmp" if os.path.isdir("/var/tmp") else None  # noqa: ASYNC240 (once, and quick)
+    with tempfile.TemporaryDirectory(prefix="countersign-offline-", dir=base) as name:
+        directory = Path(name)
+        furnish(directory / "home", Path(home), auth_json())
+        async with ChatGPT() as upstream:
+            ca_file = directory / "ca.pem"
+            ca_file.write_bytes(upstream.ca_pem)
+            addresses = {target: ("127.0.0.1", upstream.port) for target in targets_of(settings.scope)}
+            mapped = dataclasses.replace(settings, upstream=UpstreamMap(addresses, ca_file))
+            yield _Stage(mapped, directory / "home")
 
 
 @contextlib.asynccontextmanager

@@ -31,10 +31,12 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         settings, home, _ = read_settings(arguments, overrides)
         options = parser.recording_options(arguments, home)
         patience_s = patience(arguments.wait_desktop, settings)
+        if arguments.offline and settings.rpc is not None:
+            raise CommandFailed(f"--offline brings a desktop of its own; leave {settings.sources['rpc']} out", 2)
         report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("run", exc)
-    return run("run", _run(settings, options, home, command, patience_s, report))
+    return run("run", _run(settings, options, home, command, patience_s, report, arguments.offline))
 
 
 async def _run(
@@ -44,6 +46,7 @@ async def _run(
     command: list[str],
     patience_s: float,
     report: OutputFile | None,
+    offline: bool,
 ) -> int:
     from agent.commands.report import print_coverage, write_coverage
     from proxy.capture.coverage import CoverageCount
@@ -58,7 +61,9 @@ async def _run(
     try:
         async with recording(options, "run", command) as record:
             record.announce("run", sys.stderr)
-            ended = await run_behind("run", settings, home, command, patience_s, over, record.observation)
+            ended = await run_behind(
+                "run", settings, home, command, patience_s, over, record.observation, offline=offline
+            )
     except RecordingUnavailable as exc:
         raise CommandFailed(str(exc)) from exc
     if not ended.ran:

@@ -166,7 +166,7 @@ class _Case:
 
         self.warnings: list[str] = []
         self.name = ""
-        self.cwd = os.getcwd()
+        self.cwd = _here()
         self.roots: tuple[str, ...] = ()
         self._config: dict[str, Any] | None = None
         self._arguments = arguments
@@ -248,7 +248,7 @@ class _Case:
         from agent.sandbox.frozen import replaced
         from agent.sandbox.json_text import parse_json
         from agent.sandbox.legacy import READ_ONLY
-        from agent.sandbox.paths import normal
+        from agent.sandbox.paths import flaw, normal
         from agent.sandbox.policy import Access, Entry, Network, PathTarget, PolicyError, ProfileKind
         from agent.sandbox.profile_json import parse_profile
 
@@ -262,12 +262,18 @@ class _Case:
         unknown = [name for name in state if name not in known]
         if unknown:
             raise PolicyError(f"--sandbox-state-json has the member {unknown[0]!r}; known are {', '.join(known)}")
-        address = urlsplit(state["sandboxCwd"]) if isinstance(state["sandboxCwd"], str) else None
-        if address is None or address.scheme != "file" or not address.path.startswith("/"):
+        try:
+            address = urlsplit(state["sandboxCwd"]) if isinstance(state["sandboxCwd"], str) else None
+        except ValueError:
+            address = None  # a host in brackets that is none
+        local = address is not None and address.scheme == "file" and address.netloc in ("", "localhost")
+        if address is None or not local or not address.path.startswith("/"):
             raise PolicyError(f"sandboxCwd is {state['sandboxCwd']!r}; it is a file:// URL of an absolute path")
+        if (found := flaw(directory := unquote(address.path, errors="surrogateescape"))) is not None:
+            raise PolicyError(f"sandboxCwd is {state['sandboxCwd']!r} and holds {found}; no path does")
         if not isinstance(state.get("useLegacyLandlock", False), bool):
             raise PolicyError(f"useLegacyLandlock is {state['useLegacyLandlock']!r}; it is true or false")
-        self.cwd = normal(unquote(address.path, errors="surrogateescape"))
+        self.cwd = normal(directory)
         self.landlock = self.landlock or state.get("useLegacyLandlock", False)
         self.name = "from --sandbox-state-json"
         profile = parse_profile(state["permissionProfile"])
@@ -284,6 +290,13 @@ class _Case:
         if roots and not profile.unrestricted:
             profile = replaced(profile, entries=(*profile.entries, *roots))
         return replaced(profile, network=Network.RESTRICTED) if off else profile
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as exc:
+        _fail(f"the current directory cannot be named: {exc.strerror}; change to one that is there", 1)
 
 
 def _managed_ports() -> tuple[int, ...] | None:
@@ -327,7 +340,8 @@ def _tell(arguments: _Arguments) -> int:
 
     case = _Case(arguments)
     if arguments.checked is not None:
-        return check(case.policy(), [os.path.join(case.cwd, path) for path in arguments.checked])
+        paths = [os.path.join(case.cwd, path) for path in arguments.checked]
+        return check(case.policy(), paths, case.cwd, case.options)
     return explain(
         case.policy(), case.name, case.warnings, arguments.command, case.cwd, case.options, arguments.platform
     )

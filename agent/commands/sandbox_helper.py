@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 NAME = "codex-linux-sandbox"
 BAD_ARGUMENT, CANNOT_BUILD, CANNOT_RUN = 2, 1, 101
 
-_WITH_VALUE = ("--sandbox-policy-cwd", "--command-cwd", "--permission-profile", "--managed-network")
+_DIRECTORIES = ("--sandbox-policy-cwd", "--command-cwd")
+_WITH_VALUE = (*_DIRECTORIES, "--permission-profile", "--managed-network")
 _FLAGS = ("--no-proc", "--use-legacy-landlock", "--inherit-pid-namespace")
 # Of the original's own second start inside the sandbox, which we do not make.
 _INTERNAL = ("--apply-seccomp-then-exec", "--proxy-route-spec", "--verify-fd-mount")
@@ -46,13 +47,13 @@ def main(argv: Sequence[str]) -> int:
     if not command:
         _stop(CANNOT_RUN, "no command specified to execute")
 
+    from agent.sandbox.environment import ShellEnvironmentPolicy, apply
     from agent.sandbox.launch import inherited_environment, run_here
     from agent.sandbox.plan import Command, Options, SandboxPlan, SandboxUnavailable, plan
     from agent.sandbox.policy import PolicyError, resolve
 
     profile = _profile(given["--permission-profile"])
-    cwd = os.path.abspath(given.get("--command-cwd", os.getcwd()))
-    policy_cwd = os.path.abspath(given["--sandbox-policy-cwd"])
+    cwd, policy_cwd = _absolute(given.get("--command-cwd", ".")), _absolute(given["--sandbox-policy-cwd"])
     try:
         options = Options(
             legacy_landlock="--use-legacy-landlock" in flags,
@@ -72,11 +73,23 @@ def main(argv: Sequence[str]) -> int:
         return plan(policy, Command(tuple(command), cwd), look(policy, cwd, options, os.environ), options)
 
     try:
-        return run_here(make_plan, inherited_environment())
+        from agent.sandbox.host import private_paths
+
+        # What starts us has rules of its own for a tool's environment. None of them may give away the stamp.
+        own = private_paths(os.environ, os.geteuid())
+        environ = apply(ShellEnvironmentPolicy(), inherited_environment(), own_directories=own)
+        return run_here(make_plan, environ, in_place=True)
     except PolicyError as exc:
         _stop(CANNOT_BUILD, f"error building bubblewrap command: {exc}")
     except SandboxUnavailable as exc:
         _stop(CANNOT_RUN, f"{exc.reason}; the command was not run")
+
+
+def _absolute(directory: str) -> str:
+    try:
+        return os.path.abspath(directory)
+    except FileNotFoundError:
+        _stop(CANNOT_RUN, f"the working directory is gone, and {directory!r} is relative to it; name another directory")
 
 
 def _profile(text: str) -> Profile:
@@ -109,10 +122,15 @@ def _parse(arguments: list[str]) -> tuple[dict[str, str], set[str], list[str]]:
         if word == "--":
             break
         name, equals, value = word.partition("=")
+        if name in given or word in flags:
+            _stop(BAD_ARGUMENT, f"{name} is given twice")
         if name in _WITH_VALUE:
-            if not equals and not arguments:
+            # `-` alone is a value; another word with a dash is taken for an option that somebody forgot a value before.
+            if not equals and (not arguments or arguments[0].startswith("-") and arguments[0] != "-"):
                 _stop(BAD_ARGUMENT, f"{name} needs a value")
             given[name] = value if equals else arguments.pop(0)
+            if name in _DIRECTORIES and not given[name]:
+                _stop(BAD_ARGUMENT, f"{name} needs a value, and it is empty")
         elif word in _FLAGS:
             flags.add(word)
         elif word in ("-h", "--help"):
@@ -120,7 +138,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, str], set[str], list[str]]:
             raise SystemExit(0)
         elif name in _INTERNAL:
             _stop(BAD_ARGUMENT, f"{name} belongs to the original's inner stage; there is none here")
-        elif word.startswith("-"):
+        elif word.startswith("-") and word != "-":
             _stop(BAD_ARGUMENT, f"unexpected argument {word!r}; see {NAME} --help")
         else:
             arguments.insert(0, word)

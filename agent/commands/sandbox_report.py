@@ -1,18 +1,21 @@
 """What `countersign sandbox --explain` and `--check` print: a policy for people."""
 
+import io
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 
+from agent.sandbox.bubblewrap import has_own_proc
 from agent.sandbox.disk import RealDisk, Route
 from agent.sandbox.frozen import replaced
 from agent.sandbox.ground import Ground, Mask, MaskKind
 from agent.sandbox.host import look
 from agent.sandbox.paths import ancestors, is_under, normal
-from agent.sandbox.plan import Command, Options, SandboxUnavailable, plan
+from agent.sandbox.plan import Command, Host, Options, SandboxUnavailable, plan
 from agent.sandbox.policy import Access, Policy, PolicyError
 from agent.sandbox.profile_json import profile_json
+from agent.sandbox.view import View
 
 
 def explain(
@@ -27,6 +30,7 @@ def explain(
     """Print the policy, what it comes to here, and the plan. Returns 0, or 1 if nothing could hold it."""
     import json
 
+    _print_any_name()
     print(f"policy   {name}")
     print(f"cwd      {cwd}")
     for entry in policy.profile.entries:
@@ -58,20 +62,54 @@ def explain(
     return 0
 
 
-def check(policy: Policy, paths: Sequence[str]) -> int:
+def check(policy: Policy, paths: Sequence[str], cwd: str, options: Options) -> int:
     """Print `read`, `write` or `denied` for each path, and what decides. Returns 1 if the policy cannot be held."""
-    disk = RealDisk()
-    ground = Ground(policy, disk)
+    _print_any_name()
     try:
-        masks = [] if policy.has_full_disk_write else [*ground.read_only(), *ground.denied()]
-    except PolicyError as exc:
+        host = look(policy, cwd, options, os.environ)
+        if options.legacy_landlock and not policy.has_full_disk_write:
+            verdicts = [_under_landlock(policy, host, options, cwd, path) for path in paths]
+        else:
+            verdicts = _in_view(policy, host, options, paths)
+    except (SandboxUnavailable, PolicyError) as exc:
         print(f"cannot be run: {exc}")
         return 1
     width = max(len(path) for path in paths)
-    for path in paths:
-        verdict, because = judge(policy, ground, masks, Route(normal(path), disk).real)
+    for path, (verdict, because) in zip(paths, verdicts, strict=True):
         print(f"{verdict:<7} {path:<{width}}  {because}")
     return 0
+
+
+def _in_view(policy: Policy, host: Host, options: Options, paths: Sequence[str]) -> list[tuple[str, str]]:
+    disk = RealDisk()
+    ground = Ground(policy, disk, has_own_proc(host.bubblewrap, options))
+    in_process = policy.has_full_disk_write and options.managed_ports is None
+    masks = [] if in_process else [*ground.read_only(), *ground.denied(host.private_paths)]
+    view = View(policy, ground, disk)
+    verdicts = []
+    for path in paths:
+        real = Route(normal(path), disk).real
+        verdict, because = judge(policy, ground, masks, real)
+        names = view.places(real)[1:]
+        if verdict == "read" and names and normal(path) == real and view.seen_at(real) != real:
+            verdict, because = "denied", f"it is there only as {names[0]}: {because}"
+        verdicts.append((verdict, because))
+    return verdicts
+
+
+def _under_landlock(policy: Policy, host: Host, options: Options, cwd: str, path: str) -> tuple[str, str]:
+    rules = plan(policy, Command(("true",), cwd), host, options).landlock
+    real = Route(normal(path), host.disk).real
+    root = next((root for root in rules.writable if is_under(real, root)), None) if rules is not None else None
+    if root is None:
+        return "read", "Landlock lets everything be read"
+    return "write", f"{root} may be written, and Landlock cannot take back a part of it"
+
+
+def _print_any_name() -> None:
+    """Names of files may be no text, and are printed as the bytes that they are."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 _FRESH = dict.fromkeys(
@@ -81,9 +119,9 @@ _FRESH = dict.fromkeys(
 
 def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> tuple[str, str]:
     """What may be done with a real path, and why: ("read", "write" or "denied", the entry or the rule)."""
-    if policy.has_full_disk_write:
-        return "write", "everything may be written"
     over = next((mask for above in ancestors(path) for mask in masks if mask.path == above), None)
+    if policy.has_full_disk_write:
+        return ("denied", over.because) if over is not None else ("write", "everything may be written")
     rule = ground.rule_for(path)
     opened = rule.path if rule is not None and rule.access is Access.WRITE else None
     if opened is not None and opened not in ground.writable:

@@ -50,11 +50,16 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
             settings = dataclasses.replace(settings, stamp=StampMode.NEVER)
         options = parser.recording_options(arguments, home)
         patience_s = patience(arguments.wait_desktop, settings)
+        if arguments.offline and settings.rpc is not None:
+            raise CommandFailed(f"--offline brings a desktop of its own; leave {settings.sources['rpc']} out", 2)
         as_json = None if arguments.json is None else OutputFile(arguments.json, "the proof")
         as_junit = None if arguments.junit is None else OutputFile(arguments.junit, "the proof")
     except CommandFailed as exc:
         return fail("verify", exc)
-    return run("verify", _verify(settings, options, home, command, patience_s, arguments.expect, as_json, as_junit))
+    return run(
+        "verify",
+        _verify(settings, options, home, command, patience_s, arguments.expect, as_json, as_junit, arguments.offline),
+    )
 
 
 def _expected(text: str) -> tuple[str, ...]:
@@ -76,6 +81,7 @@ async def _verify(
     expected: tuple[str, ...],
     as_json: OutputFile | None,
     as_junit: OutputFile | None,
+    offline: bool,
 ) -> int:
     from agent.commands.report import print_proof
     from proxy.capture.coverage import CoverageCount
@@ -91,7 +97,7 @@ async def _verify(
         async with recording(options, "verify", command) as record:
             record.announce("verify", sys.stderr)
             ended = await run_behind(
-                "verify", settings, home, command, patience_s, over, record.observation, watched=True
+                "verify", settings, home, command, patience_s, over, record.observation, watched=True, offline=offline
             )  # fmt: skip
     except RecordingUnavailable as exc:
         raise CommandFailed(str(exc)) from exc
