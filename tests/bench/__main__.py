@@ -23,6 +23,7 @@ import uvloop
 
 from agent.standins.desktop import Script, connect, spawn
 from proxy.standins.chatgpt import auth_json
+from tests.bench.capture import bench_capture
 from tests.bench.sandbox import bench_sandbox
 
 COUNTERSIGN = [sys.executable, "-m", "agent"]
@@ -160,6 +161,7 @@ async def bench(rounds: int) -> int:
                     theirs.append(await measure(theirs_command, theirs_env, theirs_home))
         report(ours, theirs)
         await bench_sandbox(4 * rounds, directory, codex_exe())
+        await bench_capture(3 * rounds)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from proxy.capture.bodies.body import Body
 from proxy.capture.bodies.output import Output
 from proxy.capture.bodies.responses import MOST_PARSED_BYTES, EventSplitter, Responses, event_type, parsed
-from proxy.capture.bodies.socket import Socket
+from proxy.capture.bodies.websocket import WebSocket
 from proxy.capture.exchange import Exchange, Phase, Transport
 from proxy.capture.folder import RunFolder
 from proxy.capture.limits import Limits
@@ -105,7 +105,7 @@ class _Carried:
         self._question = bytearray()  # the beginning of the request's text, parsed when it is complete
         self._request = self._body("request", exchange.request_headers, self._asked)
         self._response: Body | None = None
-        self._socket: Socket | None = None
+        self._socket: WebSocket | None = None
         self._events: Output | None = None
         self._splitter = EventSplitter()
         self._event_count = 0
@@ -120,7 +120,7 @@ class _Carried:
         headers = exchange.response_headers
         if exchange.status == 101:
             agreed = ",".join(value for name, value in headers if name.lower() == "sec-websocket-extensions")
-            self._socket = Socket(
+            self._socket = WebSocket(
                 self._folder, self._stem, agreed, self._started_at, self._limits, self._redactor, self._responses,
                 self._breathe,
             )  # fmt: skip

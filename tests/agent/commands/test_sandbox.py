@@ -102,6 +102,11 @@ def test_wrong_use_ends_with_its_code_and_says_what_is_wrong(told, arguments, co
         (state("read /", surprise=1), "the member 'surprise'"),
         (state("read /", sandboxCwd="/plain"), "sandboxCwd is '/plain'; it is a file:// URL of an absolute path"),
         (state("read /", sandboxCwd=7), "sandboxCwd is 7"),
+        (state("read /", sandboxCwd="file://[::1/tmp"), "it is a file:// URL of an absolute path"),
+        (state("read /", sandboxCwd="file://elsewhere/tmp"), "it is a file:// URL of an absolute path"),
+        (state("read /", sandboxCwd="file:///tmp/%00"), "holds a NUL character; no path does"),
+        (state("read /", sandboxCwd="file:///tmp/\ud800"), "which this system's file names cannot hold"),
+        (state("read /")[:-1] + ', "sandboxCwd": "file:///tmp"}', "has the member 'sandboxCwd' more than once"),
         (state("read /", useLegacyLandlock="yes"), "useLegacyLandlock is 'yes'; it is true or false"),
         (state("read /", permissionProfile={"type": "free"}), "type is 'free'"),
     ],
@@ -109,6 +114,18 @@ def test_wrong_use_ends_with_its_code_and_says_what_is_wrong(told, arguments, co
 def test_a_state_that_cannot_be_used_is_refused_by_its_member(told, given, text):
     code, out, error = told("--sandbox-state-json", given, "true")
     assert (code, out) == (1, "") and text in error
+
+
+def test_a_directory_that_is_gone_is_an_error_and_not_a_traceback(here):
+    gone = here / "gone"
+    gone.mkdir()
+    command = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", COUNTERSIGN, "sandbox", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=gone, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "countersign sandbox: error: the current directory cannot be named: No such file or directory; "
+        "change to one that is there\n"
+    )
 
 
 def test_a_disabled_profile_has_no_network_to_take_and_an_external_one_becomes_read_only(told):
@@ -284,6 +301,58 @@ def test_a_check_is_what_the_sandbox_then_does(told, here):
     probe = 'if (: >> "$p") 2>&-; then echo write; elif cat "$p" >/dev/null 2>&1; then echo read; else echo denied; fi'
     done = ran(here, "--sandbox-state-json", policy, "--", "sh", "-c", f"for p; do {probe}; done", "sh", *paths)
     assert done.stdout.split() == list(said.values()) == ["write", "read", "denied", "read"]
+
+
+def test_a_check_knows_what_is_hidden_whatever_the_policy_says(told, here):
+    """Of the agent's own directories it said "write", and the sandbox hides them."""
+    (here / "run").mkdir(mode=0o700)
+    keys = f"{here}/run/countersign-runs-{os.geteuid()}"
+    policy = state("read /", "write :project_roots", cwd=here)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_RUNTIME_DIR", f"{here}/run")
+        code, out, _ = told("--sandbox-state-json", policy, "--check", f"{keys}/key", "run/other")
+    assert code == 0
+    assert [line.split(maxsplit=2) for line in out.splitlines()] == [
+        ["denied", f"{keys}/key", "sockets and keys of the agent are there"],
+        ["write", f"{here}/run/other", "write :project_roots"],
+    ]
+
+
+def test_a_check_knows_the_names_under_which_a_root_is_shown(told, here):
+    (here / "real").mkdir()
+    (here.parent / "alias").symlink_to(here / "real")
+    policy = state(f"read {here.parent}/alias", f"deny {here}/real/x", cwd=here)
+    paths = [f"{here.parent}/alias/a", f"{here.parent}/alias/x", f"{here}/real/a"]
+    found = verdicts(told("--sandbox-state-json", policy, "--check", *paths))
+    assert list(found.values()) == ["read", "denied", "denied"]
+
+
+def test_a_check_answers_for_the_means_that_is_asked_for(told, here):
+    """Landlock protects no name in a writable root, and without a fresh /proc the host's is what is denied."""
+    policy = state("read /", "write :project_roots", cwd=here)
+    paths = [f"{here}/.git/x", f"{here}/x", "/etc/passwd"]
+    options = ("--sandbox-state-json", policy, "--use-legacy-landlock", "--check")
+    assert list(verdicts(told(*options, *paths)).values()) == ["write", "write", "read"]
+    denied = state("read /", "write :project_roots", "deny /proc", cwd=here)
+    for flags, verdict in ((("--no-proc",), "denied"), ((), "read")):
+        assert verdicts(told("--sandbox-state-json", denied, *flags, "--check", "/proc/1")) == {"/proc/1": verdict}
+    assert told("--sandbox-state-json", denied, "--use-legacy-landlock", "--check", "/")[0] == 1
+
+
+def test_an_explanation_says_what_cannot_be_moved(told, here):
+    (here / "a" / "b").mkdir(parents=True)
+    policy = state("read /", "write :project_roots", f"read {here}/a/b", cwd=here)
+    assert f"Cannot be moved, since it leads there: {here}/a" in explained(told, "--sandbox-state-json", policy)[""]
+
+
+def test_a_name_that_is_no_text_is_told_as_its_bytes(here):
+    """With a locale that is not C the command ended in a traceback."""
+    policy = state(f"deny {here}/x", cwd=here).replace("/x", "/\\udcff")
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for words in (["--explain"], ["--check", os.fsdecode(b"\xff")]):
+        command = [COUNTERSIGN, "sandbox", "--sandbox-state-json", policy, *words]
+        done = subprocess.run(command, capture_output=True, env=environ, cwd=here, timeout=30)
+        assert done.returncode == 0 and os.fsencode(here) + b"/\xff" in done.stdout, done
 
 
 # Running

@@ -61,6 +61,15 @@ def policy(*lines, network=None):
         ([*NEEDED, "--managed-network", "{}", "true"], 101, "managed proxy mode requires proxy environment variables"),
         ([*NEEDED, "--command-cwd", "/gone", "true"], 101, "'/gone' is not a directory; the command was not run"),
         (["--sandbox-policy-cwd=/", *policy("read /", "deny /*"), "true"], 1, "error building bubblewrap command: "),
+        ([*NEEDED, "--sandbox-policy-cwd", "/", "--", "true"], 2, "--sandbox-policy-cwd is given twice"),
+        ([*NEEDED, "--permission-profile", READ_ONLY, "--", "true"], 2, "--permission-profile is given twice"),
+        ([*NEEDED, "--no-proc", "--no-proc", "--", "true"], 2, "--no-proc is given twice"),
+        (["--sandbox-policy-cwd", "", "--permission-profile", READ_ONLY, "--", "true"], 2, "and it is empty"),
+        (["--sandbox-policy-cwd=", "--permission-profile", READ_ONLY, "--", "true"], 2, "and it is empty"),
+        ([*NEEDED, "--command-cwd", "", "--", "true"], 2, "--command-cwd needs a value, and it is empty"),
+        ([*NEEDED, "--command-cwd", "--", "true"], 2, "--command-cwd needs a value"),
+        (["--sandbox-policy-cwd", "--", "--permission-profile", READ_ONLY, "true"], 2, "policy-cwd needs a value"),
+        (["--sandbox-policy-cwd", "/", "--permission-profile", "--no-proc", "--", "true"], 2, "needs a value"),
     ],
 )
 def test_wrong_use_ends_with_its_code_and_says_what_is_wrong(capfd, arguments, code, text):

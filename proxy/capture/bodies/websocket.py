@@ -15,7 +15,7 @@ from proxy.capture.limits import Limits
 from proxy.capture.redact import Redactor
 
 
-class Socket:
+class WebSocket:
     """A WebSocket after its handshake.
 
     Args:
