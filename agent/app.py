@@ -30,9 +30,9 @@ from agent.settings import ProxySettings
 if TYPE_CHECKING:
     from agent.auth import Auth
     from agent.core.session import Core
-    from agent.core.tooling import ToolBox
     from agent.model.endpoint import ProxyEndpoint
     from agent.model.http import HttpClient
+    from agent.rpc.login_methods import LoginMethods
     from agent.sandbox.run import Runner
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 NAME = "countersign"
 
 # What answers requests, and what runs a turn. In this order.
-_TO_ANSWER = ("agent.rpc.methods", "agent.tools.shell", "agent.tools.asking", "agent.tools.images")
+_TO_ANSWER = ("agent.rpc.methods", "agent.parts")
 _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
 # As often as the original, on each transport.
@@ -58,6 +58,7 @@ class App:
         home: CODEX_HOME.
         config: config.toml with the overrides, as plain data.
         broken: Why there is nothing of config.toml in it.
+        flags: What of `config` came from the command line.
         any_desktop: A desktop that follows no thread may be asked for tokens: where the client is not one (`exec`).
     """
 
@@ -70,6 +71,7 @@ class App:
         broken: ConfigBroken | None,
         *,
         any_desktop: bool = False,
+        flags: dict[str, Any] | None = None,
     ) -> None:
         self._any_desktop = any_desktop
         self.attester_arrived = asyncio.Event()
@@ -92,6 +94,8 @@ class App:
         self._core: Core | None = None
         self._http: HttpClient | None = None
         self._runner: Runner | None = None
+        self._login: LoginMethods | None = None
+        self._flags = flags or {}
         self._auth: Auth | None = None
         self._identity: ClientIdentity | None = None
         self._installation_id = installation_id(home)
@@ -122,6 +126,8 @@ class App:
             await self._core.aclose()
         if self._runner is not None:
             self._runner.close()
+        if self._login is not None:
+            await self._login.aclose()
         if self._auth is not None:
             await self._auth.aclose(REFRESH_PATIENCE_S)  # it needs the proxy
         if self._http is not None:
@@ -177,8 +183,10 @@ class App:
         from agent.model.client import Budgets, ModelClient
         from agent.model.http import HttpClient
         from agent.model.models import Models
+        from agent.parts import make_tools, other_methods
         from agent.rpc.methods import AgentMethods
 
+        self._runner, tools = make_tools(self._config, self._own_proxy)
         self._http = http = HttpClient(self._ready_endpoint)
         self._auth = auth = Auth(Path(self._home), http.post_json_tunnelled)
         models = Models(self._origin, auth, http, self._client_identity)
@@ -202,10 +210,10 @@ class App:
             installation_id=self._installation_id,
             stream_retries=STREAM_RETRIES,
             ask=self._connections.questions.ask,
-            tools=self._tools(),
+            tools=tools,
             store=Store(Path(self._home)),
         )
-        return AgentMethods(
+        agent_methods = AgentMethods(
             core=self._core,
             connections=self._connections,
             auth=auth,
@@ -216,36 +224,24 @@ class App:
             models=models,
             now_s=lambda: int(time.time()),
         ).table()
+        others, self._login = other_methods(
+            self._runner,
+            self._connections,
+            auth,
+            http,
+            origin=self._origin,
+            identity=self._client_identity,
+            own_proxy=self._own_proxy,
+            home=self._home,
+            config=self._config,
+            flags=self._flags,
+            config_problem=self._config_problem,
+        )
+        return {**agent_methods, **others}
 
     def _attester_for(self, thread_id: str | None) -> Connection | None:
         found = self._connections.attester_for(thread_id)
         return self._connections.any_attester() if found is None and self._any_desktop else found
-
-    def _tools(self) -> "ToolBox":
-        from agent.sandbox.environment import parse_environment_policy
-        from agent.sandbox.plan import Options
-        from agent.sandbox.policy import PolicyError
-        from agent.sandbox.run import Runner
-        from agent.tools.asking import AskUser, ClientTools
-        from agent.tools.confinement import Confinement
-        from agent.tools.images import ViewImage
-        from agent.tools.patching import Patching
-        from agent.tools.shell import Shell
-        from agent.tools.toolbox import Tools
-
-        try:
-            environment = parse_environment_policy(self._config)
-        except PolicyError as exc:
-            raise Unavailable(str(exc), "other") from exc
-        features = self._config.get("features")
-        landlock = isinstance(features, dict) and features.get("use_legacy_landlock") is True
-        options = Options(legacy_landlock=landlock)
-        confinement = Confinement(environment, options, self._own_proxy, os.environ)
-        self._runner = runner = Runner()
-        patching = Patching(runner, confinement)
-        return Tools(
-            ClientTools(), Shell(runner, confinement, patching), patching, AskUser(), ViewImage(confinement.may_read)
-        )  # fmt: skip
 
     def _own_proxy(self) -> tuple[str | None, frozenset[int], tuple[str, ...]]:
         """What no tool may have: the address of the proxy, its port, and where its certificates are."""

@@ -62,6 +62,23 @@ class Bearer:
     account_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ExternalTokens:
+    """ChatGPT tokens that a client manages: never written down, and renewed by that client alone.
+
+    Args:
+        plan: As the client calls it; None to take it from the token's claims.
+    """
+
+    token: str = field(repr=False)
+    account_id: str
+    plan: str | None = None
+
+
+# (account id of the tokens so far) -> new tokens; raises AuthFailed
+Renew = Callable[[str | None], Awaitable[ExternalTokens]]
+
+
 class Auth:
     """The credentials of one CODEX_HOME.
 
@@ -74,6 +91,60 @@ class Auth:
         self._post_json = post_json
         self._content: dict[str, Any] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._external: ExternalTokens | None = None
+        self._renew: Renew | None = None
+        # Counts who has signed in and out: what a refresh brings that began before is nobody's any more.
+        self._sign_ins = 0
+
+    @property
+    def is_external(self) -> bool:
+        """Whether a client manages the tokens."""
+        return self._external is not None
+
+    def sign_in_with_api_key(self, key: str) -> None:
+        """Keep an API key in the file, in place of whatever was there.
+
+        Raises:
+            AuthFailed: It cannot be sent in a header, or not be written down.
+        """
+        if not _usable(key):
+            raise AuthFailed("an API key is a text of printable ASCII characters, without blanks around it")
+        self._keep({"auth_mode": "apikey", "OPENAI_API_KEY": key, "tokens": None, "last_refresh": None})
+
+    def sign_in_with_tokens(self, id_token: str, access_token: str, refresh_token: str) -> None:
+        """Keep what a sign-in has brought in the file, in place of whatever was there. Raises AuthFailed likewise."""
+        if not all(map(_usable, (id_token, access_token, refresh_token))):
+            raise AuthFailed("the sign-in service answered without usable tokens; sign in again")
+        tokens = {"id_token": id_token, "access_token": access_token, "refresh_token": refresh_token}
+        account_id = workspace_of(id_token)
+        content = {"tokens": {**tokens, "account_id": account_id}, "last_refresh": _now()}
+        self._keep({"auth_mode": "chatgpt", "OPENAI_API_KEY": None, **content})
+
+    def sign_in_externally(self, tokens: ExternalTokens, renew: Renew) -> None:
+        """Use a client's tokens from now on; the file is neither read nor changed until they are signed out.
+
+        Raises:
+            AuthFailed: They cannot be sent in a header.
+        """
+        if not _usable(tokens.token) or not _usable(tokens.account_id):
+            raise AuthFailed("accessToken and chatgptAccountId are texts of printable ASCII characters")
+        self._sign_ins += 1
+        self._external, self._renew = tokens, renew
+
+    def sign_out(self) -> None:
+        """Forget all credentials. Raises AuthFailed where the file cannot be removed."""
+        self._sign_ins += 1
+        self._external = self._renew = self._content = None
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise AuthFailed(f"{str(self._path)!r} cannot be removed: {exc.strerror}") from exc
+
+    def _keep(self, content: dict[str, Any]) -> None:
+        _replace(self._path, json.dumps(content, indent=2))
+        self._sign_ins += 1
+        self._external = self._renew = None
+        self._content = content
 
     def load(self) -> None:
         """Read the file anew.
@@ -81,6 +152,8 @@ class Auth:
         Raises:
             AuthFailed: It is there and cannot be read or understood.
         """
+        if self._external is not None:
+            return
         try:
             content = json.loads(self._path.read_text("utf-8"))
         except FileNotFoundError:
@@ -111,6 +184,8 @@ class Auth:
     def account(self) -> Account | None:
         """Who is signed in, from the file as it is now; None if nobody is. Raises AuthFailed as `load` does."""
         self.load()
+        if self._external is not None:
+            return _external_account(self._external)
         if self._content is None:
             return None
         if _mode(self._content) == "apikey":
@@ -135,6 +210,8 @@ class Auth:
             NotSignedIn: There are no credentials.
             AuthFailed: They cannot be used, or the refresh failed.
         """
+        if self._external is not None:
+            return self._bearer()
         if self._content is None:
             self.load()
         if self._content is None:
@@ -175,7 +252,10 @@ class Auth:
             task.exception()  # it is told to whoever waits; nobody may
 
     async def _refresh(self, reason: str, rejected: str) -> None:
+        if self._external is not None:
+            return await self._refresh_external(self._external, rejected)
         self.load()  # the original, or another process of ours, may have been here
+        sign_ins = self._sign_ins
         content = self._content
         if content is None or _mode(content) != "chatgpt":
             raise AuthFailed("only ChatGPT credentials can be refreshed")
@@ -196,11 +276,26 @@ class Auth:
             new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
         if "access_token" not in new or not all(_usable(token) for token in new.values()):
             raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": now}
+        if self._sign_ins != sign_ins:
+            return  # somebody has signed in or out meanwhile
+        self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": _now()}
         _replace(self._path, json.dumps(self._content, indent=2))
 
+    async def _refresh_external(self, tokens: ExternalTokens, rejected: str) -> None:
+        if tokens.token != rejected:
+            return
+        assert self._renew is not None
+        sign_ins = self._sign_ins
+        new = await self._renew(tokens.account_id)
+        if self._sign_ins != sign_ins:
+            return
+        if not _usable(new.token) or new.account_id != tokens.account_id:
+            raise RefreshFailed("the client answered with tokens that cannot be used; sign in with it again")
+        self._external = new
+
     def _bearer(self) -> Bearer:
+        if self._external is not None:
+            return Bearer("chatgpt", self._external.token, self._external.account_id)
         content = self._content
         assert content is not None
         if _mode(content) == "apikey":
@@ -208,6 +303,30 @@ class Auth:
         tokens = content["tokens"]
         account_id = tokens.get("account_id")
         return Bearer("chatgpt", tokens["access_token"], account_id if _usable(account_id) else None)
+
+
+def workspace_of(token: str) -> str | None:
+    """The ChatGPT account that a token is for, by its claims."""
+    ours = _claims(token).get(_CLAIMS)
+    return _optional(ours.get("chatgpt_account_id")) if isinstance(ours, dict) else None
+
+
+def _external_account(tokens: ExternalTokens) -> Account:
+    claims = _claims(tokens.token)
+    ours = claims.get(_CLAIMS)
+    ours = ours if isinstance(ours, dict) else {}
+    profile = claims.get("https://api.openai.com/profile")
+    return Account(
+        mode="chatgpt",
+        email=_optional(claims.get("email")) or _optional(profile.get("email") if isinstance(profile, dict) else None),
+        plan=tokens.plan or _optional(ours.get("chatgpt_plan_type")),
+        user_id=_optional(ours.get("chatgpt_user_id") or ours.get("user_id")),
+        account_id=tokens.account_id,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _mode(content: dict[str, Any]) -> str:

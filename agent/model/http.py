@@ -55,24 +55,28 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         *,
         tunnelled: bool = False,
+        timeout_s: float = JSON_TIMEOUT_S,
+        form: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """(status, decoded answer; None if it is not JSON).
 
         Args:
             tunnelled: The host's own certificate is expected, and not the proxy's.
+            form: Sent as a form, in the place of `body`.
 
         Raises:
-            StreamBroken: No complete answer within 20 seconds.
+            StreamBroken: No complete answer within `timeout_s`.
         """
         aiohttp = await _aiohttp()
         session, endpoint = await self._open(aiohttp)
         context = await self._roots(endpoint) if tunnelled else endpoint.context
         try:
-            async with asyncio.timeout(JSON_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 async with session.request(
                     method,
                     url,
                     json=body,
+                    data=form,
                     headers=headers,
                     allow_redirects=False,
                     ssl=context,
@@ -90,6 +94,14 @@ class HttpClient:
         """(status, answer) of a host whose own certificate is expected; (0, None) if it gave none."""
         try:
             return await self.request_json("POST", url, body, tunnelled=True)
+        except StreamBroken as exc:
+            logger.warning("%s", exc)
+            return 0, None
+
+    async def post_form_tunnelled(self, url: str, form: dict[str, str]) -> tuple[int, Any]:
+        """The same for a form."""
+        try:
+            return await self.request_json("POST", url, tunnelled=True, form=form)
         except StreamBroken as exc:
             logger.warning("%s", exc)
             return 0, None

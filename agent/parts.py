@@ -1,0 +1,87 @@
+"""Parts that the app-server is built of: the tools, and the methods beside threads and turns."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from agent.auth import Auth
+from agent.core.tooling import ToolBox
+from agent.model.endpoint import ClientIdentity
+from agent.model.failures import Unavailable
+from agent.model.http import HttpClient
+from agent.rpc.command_methods import CommandMethods
+from agent.rpc.config_methods import ConfigMethods
+from agent.rpc.file_methods import FileMethods
+from agent.rpc.login_methods import LoginMethods, SignInService
+from agent.rpc.server import Connections, Methods
+from agent.sandbox.environment import parse_environment_policy
+from agent.sandbox.plan import Options
+from agent.sandbox.policy import PolicyError
+from agent.sandbox.run import Runner
+from agent.tools.asking import AskUser, ClientTools
+from agent.tools.confinement import Confinement
+from agent.tools.images import ViewImage
+from agent.tools.patching import Patching
+from agent.tools.shell import Shell
+from agent.tools.toolbox import Tools
+
+# () -> (host:port of our proxy, loopback ports that stamp, directories of our certificates): what no tool may have.
+OwnProxy = Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
+
+
+def make_tools(config: dict[str, Any], own_proxy: OwnProxy) -> tuple[Runner, ToolBox]:
+    """What starts commands, and all tools of the model.
+
+    Raises:
+        Unavailable: A key of the configuration cannot be used.
+    """
+    try:
+        environment = parse_environment_policy(config)
+    except PolicyError as exc:
+        raise Unavailable(str(exc), "other") from exc
+    confinement = Confinement(environment, _options(config), own_proxy, os.environ)
+    runner = Runner()
+    patching = Patching(runner, confinement)
+    shell = Shell(runner, confinement, patching)
+    return runner, Tools(ClientTools(), shell, patching, AskUser(), ViewImage(confinement.may_read))
+
+
+def other_methods(
+    runner: Runner,
+    connections: Connections,
+    auth: Auth,
+    http: HttpClient,
+    *,
+    origin: str,
+    identity: Callable[[], ClientIdentity],
+    own_proxy: OwnProxy,
+    home: str,
+    config: dict[str, Any],
+    flags: dict[str, Any],
+    config_problem: str | None,
+) -> tuple[Methods, LoginMethods]:
+    """Methods for configuration, files, commands and the sign-in; the last has something to close."""
+    login = LoginMethods(
+        connections=connections,
+        auth=auth,
+        http=http,
+        service=SignInService(http.post_json_tunnelled, http.post_form_tunnelled),
+        origin=origin,
+        identity=identity,
+        config=config,
+    )
+    commands = CommandMethods(
+        runner, config=config, options=_options(config), own_proxy=own_proxy, environ=os.environ, home=home
+    )
+    tables = (
+        ConfigMethods(home, config, flags, config_problem).table(),
+        FileMethods().table(),
+        commands.table(),
+        login.table(),
+    )
+    return {name: method for table in tables for name, method in table.items()}, login
+
+
+def _options(config: dict[str, Any]) -> Options:
+    features = config.get("features")
+    return Options(legacy_landlock=isinstance(features, dict) and features.get("use_legacy_landlock") is True)
