@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,17 +22,17 @@ class RunDirectory:
     The directory holds a locked file for as long as its process lives (flock(2)), which the kernel gives up also
     after SIGKILL. That, and not a pid that may belong to another process by now, tells the living from the dead. Runs
     lie in a private directory of their own, "countersign-runs-UID" in the runtime or temp directory: nothing outside
-    of it is ever looked at, and in it only what holds our lock file is removed.
+    of it is ever looked at, and in it only what holds our lock file is removed. Sandboxes hide these directories by
+    name (agent.sandbox.host), so runs are never put anywhere else.
+
+    Raises:
+        OSError: There is no place for it; says what is wrong with each.
     """
 
     def __init__(self) -> None:
-        base = _base()
-        parent = base / f"countersign-runs-{os.geteuid()}"
-        if _is_private(parent):
-            _sweep(parent)
-        else:  # somebody else was there first, or opened it to others: do without it, and sweep nothing
-            parent = base
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX if parent != base else f"countersign-{_PREFIX}", dir=parent))
+        parent = _parent()
+        _sweep(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         # Renamed once it is locked: a sweeper that found it unlocked would take this run for a dead one.
         unlocked = self.path / "lock.new"
         self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -56,26 +57,51 @@ class RunDirectory:
         self._lock = -1
 
 
-def _base() -> Path:
-    """$XDG_RUNTIME_DIR where it is ours (a private tmpfs on most desktops), else the temp directory."""
+def _parent() -> Path:
+    """The first place for runs that is ours alone. One that somebody else has made or opened is passed over."""
+    passed_over = []
+    for base in _bases():
+        parent = base / f"countersign-runs-{os.geteuid()}"
+        wrong = _made_private(parent)
+        if wrong is None:
+            return parent
+        passed_over.append(f"{str(parent)!r} {wrong}")
+    raise OSError(
+        f"no private directory can be made for the keys and sockets of a run: {'; '.join(passed_over)}; "
+        "remove what is in the way, or let XDG_RUNTIME_DIR name a directory of mode 0700 that is yours"
+    )
+
+
+def _bases() -> Iterator[Path]:
+    """$XDG_RUNTIME_DIR where it is ours (a private tmpfs on most desktops), then the machine's temp directories.
+
+    $TMPDIR comes last: it may name a place of the user's in which tools work, and other runs may have another one.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isdir(runtime):
+    if runtime.startswith("/") and os.path.isdir(runtime):
         status = os.stat(runtime)
         if status.st_uid == os.geteuid() and not status.st_mode & 0o077:
-            return Path(runtime)
-    return Path(tempfile.gettempdir())
+            yield Path(os.path.normpath(runtime))
+    yield from (Path("/tmp"), Path("/var/tmp"))
+    for named in (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")):
+        if named.startswith("/"):
+            yield Path(os.path.normpath(named))
 
 
-def _is_private(parent: Path) -> bool:
-    """Make it if it is not there; whether it is a directory of ours that nobody else may enter."""
+def _made_private(parent: Path) -> str | None:
+    """Make it if it is not there; what keeps it from being a directory of ours that nobody else may enter."""
     try:
         parent.mkdir(mode=0o700)
     except FileExistsError:
         pass
-    except OSError:
-        return False
+    except OSError as exc:
+        return f"cannot be made: {exc.strerror}"
     status = parent.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    if not stat.S_ISDIR(status.st_mode):
+        return "is no directory"
+    if status.st_uid != os.geteuid():
+        return "belongs to somebody else"
+    return f"is open to others (mode {stat.S_IMODE(status.st_mode):o})" if status.st_mode & 0o077 else None
 
 
 def _sweep(parent: Path) -> None:

@@ -7,7 +7,7 @@ bubblewrap drops the capabilities and sets no_new_privs itself, so nothing of ou
 from __future__ import annotations
 
 from agent.sandbox.disk import Kind, Route
-from agent.sandbox.ground import MINIMAL_ROOTS, Ground, Mask, MaskKind
+from agent.sandbox.ground import Ground, Mask, MaskKind
 from agent.sandbox.plan import (
     BLOCK_FD,
     INFO_FD,
@@ -24,6 +24,7 @@ from agent.sandbox.plan import (
 )
 from agent.sandbox.policy import Access, Network, Policy, by_depth
 from agent.sandbox.seccomp import NetworkFilter, program
+from agent.sandbox.view import View
 
 # bubblewrap 0.8 and later refuse longer command lines (MAX_ARGS in bubblewrap.c).
 _MAX_WORDS = 9000
@@ -47,26 +48,28 @@ def bubblewrap_plan(
         SandboxUnavailable: The command line would be too long, or cwd does not exist.
         PolicyError: See `Ground`.
     """
-    ground = Ground(policy, host.disk)
+    own_proc = has_own_proc(bubblewrap, options)
+    ground = Ground(policy, host.disk, own_proc)
+    view = View(policy, ground, host.disk)
     cwd = Route(command.cwd, host.disk)
     if cwd.kind is not Kind.DIRECTORY:
         raise SandboxUnavailable(Backend.BUBBLEWRAP, f"the working directory {command.cwd!r} is not a directory")
     read_only, denied = ground.read_only(), ground.denied(host.private_paths)
+    held = ground.held_in_place([*read_only, *denied])
     masks = {mask.path: mask for mask in (*read_only, *denied)}
     # Only where something writable is around it can be another launch's placeholder, or be taken away.
     masked = tuple(path for path in masks if ground.in_writable(path))
     isolated = policy.network is Network.RESTRICTED or options.managed_ports is not None
-    own_proc = bubblewrap.mounts_proc and not options.no_proc and not options.keep_pid_namespace
     words = [bubblewrap.path, "--new-session", "--die-with-parent"]
-    words += _base(policy, ground, host)
-    words += _mounts(ground, read_only, denied)
+    words += view.words
+    words += _mounts(ground, view, read_only, denied, held)
     words += ["--unshare-user", "--unshare-ipc"]
     # Root in a user namespace of its own could mount cgroup trees, and what they are made of is root's to write.
     words += ["--disable-userns"] if host.uid == 0 else []
     words += [] if options.keep_pid_namespace else ["--unshare-pid"]
     words += ["--unshare-net"] if isolated else []
     words += _proc(host) if own_proc else []
-    words += ["--chdir", cwd.real if _is_reachable(ground, cwd.real) else "/"]
+    words += ["--chdir", view.seen_at(cwd.real) if _is_reachable(ground, cwd.real) else "/"]
     words += ["--cap-drop", "ALL", "--seccomp", str(SECCOMP_FD)]
     # What is masked must not be taken away while the sandbox lives: bubblewrap's init holds this open until it dies.
     words += ["--sync-fd", str(SYNC_FD)] if masked else []
@@ -74,9 +77,10 @@ def bubblewrap_plan(
     words += ["--block-fd", str(BLOCK_FD)] if options.managed_ports is not None else []
     words += ["--", *command.argv]
     if len(words) - len(command.argv) > _MAX_WORDS:
+        mounts = len(ground.writable) + len(read_only) + len(denied) + len(held)
         raise SandboxUnavailable(
             Backend.BUBBLEWRAP,
-            f"the policy needs {len(ground.writable) + len(read_only) + len(denied)} mounts, and bubblewrap takes a "
+            f"the policy needs {mounts} mounts, and bubblewrap takes a "
             f"command line of {_MAX_WORDS} words at most; deny or grant whole directories instead of single files",
         )
     return SandboxPlan(
@@ -90,8 +94,14 @@ def bubblewrap_plan(
         ),
         masked=masked,
         bridge_ports=options.managed_ports or (),
-        notes=tuple(_notes(policy, ground, read_only, denied, isolated, own_proc)),
+        notes=tuple(_notes(policy, ground, read_only, denied, held, isolated, own_proc)),
     )
+
+
+def has_own_proc(bubblewrap: Bubblewrap | None, options: Options) -> bool:
+    """Whether a command gets a fresh /proc; else it sees the host's."""
+    can = bubblewrap is None or bubblewrap.mounts_proc
+    return can and not options.no_proc and not options.keep_pid_namespace
 
 
 def _filter(policy: Policy, options: Options) -> NetworkFilter:
@@ -100,49 +110,34 @@ def _filter(policy: Policy, options: Options) -> NetworkFilter:
     return NetworkFilter.RESTRICTED if policy.network is Network.RESTRICTED else NetworkFilter.NETWORK_ON
 
 
-def _base(policy: Policy, ground: Ground, host: Host) -> list[str]:
-    """What is there before any entry is carried out: the whole tree, or an empty one with the readable roots."""
-    whole = "/" in ground.rules and ground.rules["/"].access is not Access.DENY
-    if ground.has_writable_root_directory:
-        return ["--bind", "/", "/", "--dev", "/dev", "--bind-try", "/dev/shm", "/dev/shm"]
-    if whole:
-        return ["--ro-bind", "/", "/", "--dev", "/dev"]
-    routes = {path: Route(path, host.disk).real for path in policy.readable_roots()}
-    # Below a denied directory only writing is reopened.
-    roots = {path for path, real in routes.items() if not ground.in_writable(real) and not ground.is_shut(real)}
-    roots |= set(MINIMAL_ROOTS) if policy.minimal else set()
-    words = ["--tmpfs", "/", "--dev", "/dev"]
-    for root in sorted(roots):
-        if Route(root, host.disk).kind is not None:
-            words += ["--ro-bind", root, root]
-    return words
-
-
 def _proc(host: Host) -> list[str]:
     """A fresh /proc. The kernel's settings in it are the host's, and would stay writable for user 0."""
     return ["--proc", "/proc", *(["--ro-bind", "/proc/sys", "/proc/sys"] if host.uid == 0 else [])]
 
 
-def _mounts(ground: Ground, read_only: list[Mask], denied: list[Mask]) -> list[str]:
+def _mounts(ground: Ground, view: View, read_only: list[Mask], denied: list[Mask], held: list[str]) -> list[str]:
     """Writable roots and masks, outer before inner, since a mount hides what was mounted below its place before."""
-    steps: dict[str, list[str]] = {}
-    sealed_last: list[str] = []
-    for path in ground.writable:
-        if path != "/":
-            steps[path] = ["--bind", path, path]
-    for mask in read_only:
-        steps[mask.path] = ["--ro-bind", mask.path, mask.path]
+    steps: dict[str, tuple[str, ...]] = {path: ("--bind", path) for path in (*held, *ground.writable) if path != "/"}
+    steps |= {mask.path: ("--ro-bind", mask.path) for mask in read_only}
+    reopened = set()
     for mask in denied:
         if mask.kind is MaskKind.DENIED_FILE:
-            steps[mask.path] = ["--ro-bind", _UNREADABLE, mask.path]
+            steps[mask.path] = ("--ro-bind", _UNREADABLE)
         elif ground.reopened(mask.path):
             # What is writable inside gets its mount point made there, so it is closed only after that.
-            steps[mask.path] = ["--perms", "0111", "--tmpfs", mask.path]
-            sealed_last += ["--remount-ro", mask.path]
+            steps[mask.path] = ("--perms", "0111", "--tmpfs")
+            reopened.add(mask.path)
         else:
-            steps[mask.path] = ["--perms", "0000", "--tmpfs", mask.path, "--remount-ro", mask.path]
-    ordered = [word for path in sorted(steps, key=by_depth) for word in steps[path]]
-    return ordered + sealed_last
+            steps[mask.path] = ("--perms", "0000", "--tmpfs")
+    placed = [(place, path) for path in steps for place in view.places(path)]
+    words: list[str] = []
+    sealed_last: list[str] = []
+    for place, path in sorted(placed, key=lambda one: by_depth(one[0])):
+        words += [*steps[path], place]
+        if steps[path][-1] == "--tmpfs":
+            seal = sealed_last if path in reopened else words
+            seal += ["--remount-ro", place]
+    return words + sealed_last
 
 
 def _is_reachable(ground: Ground, cwd: str) -> bool:
@@ -154,13 +149,20 @@ def _is_reachable(ground: Ground, cwd: str) -> bool:
 
 
 def _notes(
-    policy: Policy, ground: Ground, read_only: list[Mask], denied: list[Mask], isolated: bool, own_proc: bool
+    policy: Policy,
+    ground: Ground,
+    read_only: list[Mask],
+    denied: list[Mask],
+    held: list[str],
+    isolated: bool,
+    own_proc: bool,
 ) -> list[str]:
     whole = policy.unrestricted or ground.is_visible("/")
     notes = ["Everything may be read." if whole else "Only the readable roots are there; the rest of the disk is not."]
     notes += [f"May be written: {path}" for path in ground.writable]
     notes += [f"Stays read-only: {mask.path} ({mask.because})" for mask in read_only]
     notes += [f"Cannot be read: {mask.path} ({mask.because})" for mask in denied]
+    notes += [f"Cannot be moved, since it leads there: {path}" for path in held]
     notes.append("No network but its own loopback." if isolated else "The host's network.")
     notes.append("Processes outside are not seen." if own_proc else "The host's /proc is seen.")
     return notes

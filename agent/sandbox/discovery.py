@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from agent.sandbox.frozen import frozen
 from agent.sandbox.paths import is_under
@@ -17,7 +18,7 @@ from agent.sandbox.state import StateUnusable, state_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # What `bwrap --help` must mention. The first two are what the original asks for.
 _NEEDED = (
@@ -32,6 +33,10 @@ _NEEDED = (
 )
 _HELP_TIMEOUT_S = 0.5
 _LAUNCH_TIMEOUT_S = 5.0
+# How long a process believes that a binary cannot be used.
+_FAILURE_S = 60.0
+# More than any help text has.
+_SAID_BYTES = 65536
 
 # A view like the ones we make, at its smallest.
 _TRIAL = (
@@ -112,12 +117,23 @@ def _on_path(environ: Mapping[str, str], bounds: Sequence[str], passed_over: lis
         path = os.path.join(directory or ".", "bwrap")
         if not os.access(path, os.X_OK) or os.path.isdir(path):
             continue
-        real = os.path.realpath(path)
-        outside = next((bound for bound in bounds if is_under(real, bound)), None)
+        outside = next((bound for way in _ways(path) for bound in bounds if is_under(way, bound)), None)
         if outside is None:
-            return real
+            return os.path.realpath(path)
         passed_over.append(f"{path!r} lies in {outside!r}, where a command could have put it")
     return None
+
+
+def _ways(path: str) -> Iterator[str]:
+    """Where each thing is that makes a path lead where it leads: as spelled, and real, for each link at its end."""
+    # The kernel does not follow more (MAXSYMLINKS); `path` can be executed, so there are not more.
+    for _ in range(40):
+        yield os.path.abspath(path)
+        yield os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            return
 
 
 def bundled() -> str | None:
@@ -153,9 +169,14 @@ def _examine(path: str) -> Bubblewrap | str:
         pass
     except StateUnusable:
         cache = ""
+    failed = _failures.get(key)
+    if failed is not None and time.monotonic() < failed[0]:
+        return failed[1]
     result = _try(path)
-    if cache and isinstance(result, Bubblewrap):
-        # Only what works is remembered: whoever has repaired his machine is not told otherwise.
+    if not isinstance(result, Bubblewrap):
+        _failures[key] = time.monotonic() + _FAILURE_S, result
+    elif cache:
+        # Only what works is remembered beyond this process: whoever has repaired his machine is not told otherwise.
         try:
             with open(cache, "ab") as file:
                 file.write(f"{key} {'proc' if result.mounts_proc else 'none'}\n".encode())
@@ -164,38 +185,81 @@ def _examine(path: str) -> Bubblewrap | str:
     return result
 
 
+# What did not work in this process, until when that is believed, and why: an agent would wait for it with each command.
+_failures: dict[str, tuple[float, str]] = {}
+
+
 def _try(path: str) -> Bubblewrap | str:
-    import subprocess
-
-    def run(timeout_s: float, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - a fixed command line; the binary is the one we were asked to judge
-            [path, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            text=True,
-            errors="replace",
-            env={"LC_ALL": "C"},
-        )
-
     try:
-        said = run(_HELP_TIMEOUT_S, "--help")
-        lacking = [option for option in _NEEDED if option not in said.stdout + said.stderr]
+        code, said = _run(path, _HELP_TIMEOUT_S, "--help")
+        lacking = [option for option in _NEEDED if option not in said]
         if lacking:
             return f"{path!r} does not know {lacking[0]} (bubblewrap 0.8 or later is needed)"
         command = next((name for name in ("/usr/bin/true", "/bin/true") if os.access(name, os.X_OK)), path)
         after = ("--", command, *(("--version",) if command == path else ()))
-        whole = run(_LAUNCH_TIMEOUT_S, *_TRIAL, "--proc", "/proc", *after)
-        if whole.returncode == 0:
+        code, said = _run(path, _LAUNCH_TIMEOUT_S, *_TRIAL, "--proc", "/proc", *after)
+        if code == 0:
             return Bubblewrap(path, True)
-        if "/newroot/proc" in whole.stderr and run(_LAUNCH_TIMEOUT_S, *_TRIAL, *after).returncode == 0:
+        if "/newroot/proc" in said and _run(path, _LAUNCH_TIMEOUT_S, *_TRIAL, *after)[0] == 0:
             return Bubblewrap(path, False)
-        return f"{path!r} cannot make a sandbox here: {whole.stderr.strip() or f'exit {whole.returncode}'}"
-    except subprocess.TimeoutExpired:
+        return f"{path!r} cannot make a sandbox here: {said.strip() or f'exit {code}'}"
+    except TimeoutError:
         return f"{path!r} did not answer in time"
     except OSError as exc:
         return f"{path!r}: {exc.strerror}"
+
+
+def _run(path: str, timeout_s: float, *words: str) -> tuple[int, str]:
+    """The exit code of a binary that is to be judged, and the beginning of what it says.
+
+    Raises:
+        TimeoutError: It still runs. It is killed.
+        OSError: It cannot be executed.
+    """
+    import select
+    import signal
+    import subprocess
+
+    deadline = time.monotonic() + timeout_s
+    read, write = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603 - a fixed command line; the binary is the one we were asked to judge
+            [path, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=write,
+            env={"LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    ended = -1
+    said = b""
+    try:
+        ended = os.pidfd_open(process.pid)
+        open_ends = [read, ended]
+        # Its end is enough: what it has started may hold the pipe.
+        while ended in open_ends:
+            ready, _, _ = select.select(open_ends, [], [], max(0, deadline - time.monotonic()))
+            if not ready or time.monotonic() > deadline:
+                raise TimeoutError
+            if read in ready:
+                piece = os.read(read, _SAID_BYTES)
+                said = (said + piece)[:_SAID_BYTES]
+                if piece:
+                    continue
+            open_ends = [end for end in open_ends if end not in ready]
+        return process.wait(), said.decode(errors="replace")
+    finally:
+        if ended >= 0:
+            os.close(ended)
+        os.close(read)
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def startup_warnings(environ: Mapping[str, str], cwd: str, proc_version: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import os
 import stat
 
 from agent.sandbox.choice import Choice
-from agent.sandbox.paths import joined
+from agent.sandbox.paths import ancestors, joined
+from agent.sandbox.policy import PolicyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
         def kind(self, path: str) -> Kind | None:
             """What is at a path, its last component not followed; None if nothing is."""
 
-        def link(self, path: str) -> str:
-            """Where a symlink points, as it is written."""
+        def link(self, path: str) -> str | None:
+            """Where a symlink points, as it is written; None if nobody of ours may follow it (in /proc)."""
 
         def head(self, path: str) -> str:
-            """The first 4 KiB of a file as text; empty if it cannot be read."""
+            """The first 8 KiB of a file as text, line ends as they are; empty if it cannot be read."""
 
         def entries(self, directory: str) -> Iterator[tuple[str, Kind]]:
-            """Names and kinds in a directory; nothing where it cannot be listed."""
+            """Names and kinds in a directory; nothing where it is none, or shut to a tool as to us.
+
+            Raises:
+                OSError: It cannot be listed, but what is in it could be opened.
+            """
+
+        def is_barred(self, directory: str) -> bool:
+            """Whether we may not look into a directory, or one above it, that is ours: a tool could open it again."""
 
         def is_sealed(self, directory: str) -> bool:
             """Whether neither we nor a tool with our user id could make a name in a directory."""
@@ -40,10 +48,12 @@ class Kind(Choice):
 
 
 class RealDisk:
-    """This machine's file system. Remembers kinds, for one plan."""
+    """This machine's file system. Remembers kinds, links and bars, for one plan."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, Kind | None] = {}
+        self._links: dict[str, str | None] = {}
+        self._barred: dict[str, bool] = {}
 
     def kind(self, path: str) -> Kind | None:
         if path not in self._kinds:
@@ -54,22 +64,30 @@ class RealDisk:
         try:
             return _kind_of(os.lstat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            # A directory that we may not search hides its names from the tool too: it has our user id.
+            # A directory that we may not search hides its names from the tool too, unless it is ours (`is_barred`).
             return None
         except OSError as exc:
             import errno
 
             if exc.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 return None
-            raise
+            raise PolicyError(f"cannot look at {path!r}, which the policy depends on: {exc.strerror}") from exc
 
-    def link(self, path: str) -> str:
-        return os.readlink(path)
+    def link(self, path: str) -> str | None:
+        if path not in self._links:
+            try:
+                self._links[path] = os.readlink(path)
+            except PermissionError:
+                # The links in /proc of other users' processes. Elsewhere who finds a link may read it.
+                self._links[path] = None
+            except OSError as exc:
+                raise PolicyError(f"the symlink {path!r} changed while we looked: {exc.strerror}; try again") from exc
+        return self._links[path]
 
     def head(self, path: str) -> str:
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                return file.read(4096)
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+                return file.read(8192)
         except OSError:
             return ""
 
@@ -83,8 +101,19 @@ class RealDisk:
                         yield entry.name, Kind.DIRECTORY
                     else:
                         yield entry.name, Kind.FILE if entry.is_file(follow_symlinks=False) else Kind.OTHER
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return
+        except PermissionError:
+            if _could_be_opened(directory):
+                raise
+
+    def is_barred(self, directory: str) -> bool:
+        if directory not in self._barred:
+            found = _nearest_seen(directory)
+            # A file on the way is no bar: no mode makes it a directory.
+            shut = found is not None and os.path.isdir(found[0]) and not _may_pass(found[0])
+            self._barred[directory] = shut and found is not None and found[1]
+        return self._barred[directory]
 
     def is_sealed(self, directory: str) -> bool:
         try:
@@ -95,6 +124,28 @@ class RealDisk:
             return status.st_uid != os.geteuid() and not os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
         except OSError:
             return False
+
+
+def _nearest_seen(directory: str) -> tuple[str, bool] | None:
+    """The nearest directory, from the given one upwards, that can be asked about, and whether it is ours."""
+    for above in ancestors(directory):
+        try:
+            return above, os.stat(above).st_uid == os.geteuid()
+        except PermissionError:
+            continue
+        except OSError:
+            return None
+    return None
+
+
+def _could_be_opened(directory: str) -> bool:
+    """Whether a tool could get at what is in a directory that cannot be listed: by its mode, or by a chmod of ours."""
+    found = _nearest_seen(directory)
+    return found is None or found[1] or _may_pass(found[0])
+
+
+def _may_pass(directory: str) -> bool:
+    return os.access(directory, os.X_OK, effective_ids=True)
 
 
 def _kind_of(mode: int) -> Kind:
@@ -137,10 +188,12 @@ class Route:
             if kind is Kind.SYMLINK and len(self.links) < _MAX_LINKS:
                 self.links.append(step)
                 target = disk.link(step)
-                if target.startswith("/"):
-                    here = "/"
-                rest += [piece for piece in target.split("/") if piece][::-1]
-                continue
+                if target is not None:
+                    if target.startswith("/"):
+                        here = "/"
+                    rest += [piece for piece in target.split("/") if piece][::-1]
+                    continue
+                kind = None
             if kind is None and self.missing is None:
                 self.missing = step
             self.kind = kind

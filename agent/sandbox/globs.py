@@ -17,6 +17,8 @@ from agent.sandbox.policy import PolicyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.sandbox.disk import Disk
 
 # Above this the mounts would not fit into one launch, and the walk would have cost seconds.
@@ -46,7 +48,8 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
         max_depth: Levels below the fixed directory; 1 is its own files. None for all.
 
     Raises:
-        PolicyError: The pattern has no fixed directory, is malformed, or matches more than MAX_MATCHES files.
+        PolicyError: The pattern has no fixed directory, is malformed, matches more than MAX_MATCHES files, or what it
+            would match cannot be found out.
     """
     pattern = normal(pattern)
     root = search_root(pattern)
@@ -64,7 +67,7 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
     pending = [("", 1)]
     while pending:
         below, depth = pending.pop()
-        for name, kind in disk.entries(joined(real, below) if below else real):
+        for name, kind in _listed(joined(real, below) if below else real, pattern, disk):
             path = f"{below}/{name}" if below else name
             if kind is Kind.DIRECTORY:
                 if max_depth is None or depth < max_depth:
@@ -77,6 +80,17 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
                         "instead, or narrow the pattern or glob_scan_max_depth"
                     )
     return sorted(found)
+
+
+def _listed(directory: str, pattern: str, disk: Disk) -> Iterator[tuple[str, Kind]]:
+    """What is in a directory; an unknown content could be what the pattern is to hide."""
+    try:
+        yield from disk.entries(directory)
+    except OSError as exc:
+        raise PolicyError(
+            f"cannot look into {directory!r} for what deny pattern {pattern!r} matches: {exc.strerror}; make it "
+            "readable (chmod u+rx), deny it as a whole, or narrow the pattern"
+        ) from exc
 
 
 def to_regex(pattern: str) -> str:

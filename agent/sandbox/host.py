@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from agent.sandbox.disk import RealDisk, Route
-from agent.sandbox.plan import Host, Options
+from agent.sandbox.paths import joined, normal
+from agent.sandbox.plan import Backend, Host, Options, SandboxUnavailable
 from agent.sandbox.policy import Places, Policy
 from agent.sandbox.state import state_directory
 
@@ -28,11 +30,24 @@ def places(cwd: str, environ: Mapping[str, str], roots: tuple[str, ...] = ()) ->
     return Places(cwd, roots or (cwd,), tmpdir, os.path.isdir("/tmp"))
 
 
-def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str]) -> Host:
+def look(
+    policy: Policy,
+    cwd: str,
+    options: Options,
+    environ: Mapping[str, str],
+    proxy_ports: frozenset[int] = frozenset(),
+) -> Host:
     """What the plan of one command depends on; looks only for what the policy needs.
+
+    Makes those of the private directories that are missing: only what is there can be hidden, and a run that starts
+    while the command lives would else put its keys where the command sees them.
 
     Args:
         cwd: The command's working directory, absolute.
+        proxy_ports: Loopback ports of the caller's own proxies that stamp.
+
+    Raises:
+        SandboxUnavailable: A private directory cannot be made, for want of room or the like.
     """
     disk = RealDisk()
     host = Host(
@@ -40,13 +55,17 @@ def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str])
         machine=os.uname().machine if hasattr(os, "uname") else "unknown",
         uid=os.geteuid() if hasattr(os, "geteuid") else -1,
         disk=disk,
+        proxy_ports=proxy_ports,
     )
-    if sys.platform != "linux" or not policy.needs_sandbox and options.managed_ports is None:
+    if sys.platform not in ("linux", "darwin") or not policy.needs_sandbox and options.managed_ports is None:
         return host
+    if sys.platform == "darwin":
+        # Seatbelt refuses a path whether or not it is there.
+        return _with(host, private_paths=private_paths(environ, host.uid))
     if options.legacy_landlock:
         from agent.sandbox.landlock import abi_version
 
-        return _with(host, landlock_abi=abi_version())
+        return _with(host, landlock_abi=abi_version(), private_paths=private_paths(environ, host.uid))
     if policy.has_full_disk_write and options.managed_ports is None:
         return host
     if _is_wsl1():
@@ -54,12 +73,15 @@ def look(policy: Policy, cwd: str, options: Options, environ: Mapping[str, str])
     from agent.sandbox.discovery import find_bubblewrap
 
     roots = {Route(path, disk).real for path in policy.writable_roots()}
+    if policy.has_full_disk_write:
+        roots.add("/")
+    private = _reserve(environ, host.uid)
     found = find_bubblewrap(environ, Route(cwd, disk).real, tuple(sorted(roots)))
     return _with(
         host,
         bubblewrap=found.bubblewrap,
         no_bubblewrap=found.missing,
-        private_paths=private_paths(environ, host.uid),
+        private_paths=private,
     )
 
 
@@ -68,9 +90,59 @@ def private_paths(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:
 
     The runs of `certs.run_directory` (which this room does not import), our records, and the original's daemon.
     """
-    bases = (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}", environ.get("TMPDIR"), "/tmp", "/var/tmp")
-    runs = [f"{base}/countersign-runs-{uid}" for base in bases if base and base.startswith("/")]
-    return tuple(dict.fromkeys([*runs, state_directory(make=False), f"/tmp/codex-daemon-{uid}"]))
+    return tuple(dict.fromkeys([*_fixed(environ, uid), *_runs(_temp_bases(environ), uid)]))
+
+
+def _fixed(environ: Mapping[str, str], uid: int) -> list[str]:
+    runtime = [*_named(environ, "XDG_RUNTIME_DIR"), f"/run/user/{uid}"]
+    return [*_runs(runtime, uid), state_directory(make=False), f"/tmp/codex-daemon-{uid}"]
+
+
+def _temp_bases(environ: Mapping[str, str]) -> list[str]:
+    """In the order in which a run that has no runtime directory takes the first that can be had."""
+    return ["/tmp", "/var/tmp", *_named(environ, "TMPDIR", "TEMP", "TMP")]
+
+
+def _named(environ: Mapping[str, str], *names: str) -> list[str]:
+    return [normal(base) for base in (environ.get(name, "") for name in names) if base.startswith("/")]
+
+
+def _runs(bases: list[str], uid: int) -> list[str]:
+    return [joined(base, f"countersign-runs-{uid}") for base in bases]
+
+
+def _reserve(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:
+    """Make each private directory that may come to be used; returns those that are to be hidden."""
+    hidden = _fixed(environ, uid)
+    for path in hidden:
+        _reserved(path, uid)
+    reserved = False
+    for path in _runs(_temp_bases(environ), uid):
+        # Behind the one that runs are put into only what is there: it may be of a time when they were not.
+        if not reserved or (os.path.isdir(path) and not os.path.islink(path)):
+            hidden.append(path)
+            reserved = reserved or _reserved(path, uid)
+    return tuple(dict.fromkeys(hidden))
+
+
+def _reserved(path: str, uid: int) -> bool:
+    """Make a private directory, unless it is there or cannot be; whether it is one then."""
+    try:
+        os.mkdir(path, 0o700)
+        return True
+    except FileExistsError:
+        status = os.lstat(path)
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o077
+    except OSError as exc:
+        import errno
+
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMLINK, errno.EIO):
+            raise SandboxUnavailable(
+                Backend.BUBBLEWRAP,
+                f"cannot make {path!r}, where agents keep sockets and keys, so that it can be hidden: {exc.strerror}",
+            ) from exc
+        # It is not there to be made in, or not ours to: no run of ours can be put there.
+        return False
 
 
 def _with(host: Host, **facts: object) -> Host:

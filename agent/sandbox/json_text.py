@@ -12,17 +12,30 @@ class _Context:
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
     parse_float = float
     parse_int = int
+
+    @staticmethod
+    def object_pairs_hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return _object(pairs)
 
     @staticmethod
     def parse_constant(name: str) -> Any:
         raise ValueError(name)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of different members: of two alike, readers differ about the one that counts (RFC 8259, 4)."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the member {twice!r} more than once")
+    return members
+
+
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, as json.loads but without NaN and infinities.
+    """The value of a JSON text, as json.loads but without NaN, infinities and members given twice.
 
     Raises:
         ValueError: It is none; says where. A RecursionError is one, too.
@@ -43,6 +56,6 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
     except RecursionError as exc:
         raise ValueError("it is nested too deeply") from exc

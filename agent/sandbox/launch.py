@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import sys
 
-from agent.sandbox.plan import SECCOMP_FD, SYNC_FD, Backend, SandboxPlan, SandboxUnavailable
+from agent.sandbox.init import Init, end
+from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
+from agent.sandbox.spawn import IGNORED_BY_PYTHON, close_inherited, said, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterable, Mapping
-    from types import FrameType
     from typing import NoReturn
 
     from agent.sandbox.bridge import Bridge
-    from agent.sandbox.init import Init
+    from agent.sandbox.guardian import Guardian
     from agent.sandbox.placeholders import Hold
 else:
     # The same functions and numbers; `signal` would import `enum` to give the numbers names (5 ms).
@@ -27,26 +28,28 @@ else:
     except ImportError:
         import signal
 
-# What is passed on to bubblewrap while we wait for it; it dies of each, and the sandbox with it.
+# What is passed on to what we wait for: bubblewrap, with which the sandbox ends, or the command itself.
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-# Python ignores these, and what is ignored stays so through exec: `yes | head` would not end.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-# Above all descriptors that a plan names.
-_ABOVE = 8
+_AWAITED = (*_FORWARDED, signal.SIGCHLD)
+# si_code of a signal that the terminal sent (asm-generic/siginfo.h): the whole process group has got it.
+_SI_KERNEL = 0x80
 _ENDED_YET = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # How often the disk may change between plan and launch before we give up.
 _ATTEMPTS = 5
-# As the original ends when the command cannot be executed.
+# As the original ends when the command cannot be executed; but for one that it starts without its helper.
 EXEC_FAILED = 101
+_EXEC_FAILED_UNCONFINED = 1
 
 
 def prepare(
-    make_plan: Callable[[], SandboxPlan], guarded: Callable[[], None] | None = None
+    make_plan: Callable[[], SandboxPlan], guarded: Callable[[str], None] | None = None, patient: bool = True
 ) -> tuple[SandboxPlan, Hold | None]:
     """Plan, and make the placeholders that the plan wants; plan again if the disk changed in between.
 
     Args:
-        guarded: Called before anything is held: whoever cleans up if we are killed must be there then.
+        guarded: Called with the directory of the records before anything is held: whoever cleans up if we are killed
+            must be there then.
+        patient: Wait, up to five seconds, while another process has the records locked.
 
     Returns:
         The plan, and what to release once the sandbox is gone; None where nothing is masked.
@@ -54,27 +57,36 @@ def prepare(
     Raises:
         SandboxUnavailable: What `plan` raises, or a placeholder cannot be made.
         PolicyError: As `plan`.
+        Busy: The records are locked, and we are not to wait.
     """
     for _ in range(_ATTEMPTS):
         plan = make_plan()
         if not plan.masked:
             return plan, None
-        from agent.sandbox.placeholders import Placeholders, Stale
+        from agent.sandbox.placeholders import Busy, Placeholders, Stale
         from agent.sandbox.state import state_directory
 
-        # Also where another launch has made them: ours may be the last that holds them, and its sandbox outlive us.
-        if guarded is not None:
-            guarded()
         try:
-            records = Placeholders(state_directory())
-            return plan, records.hold([(held.path, held.directory) for held in plan.placeholders], plan.masked)
+            # Also where another launch has made them: ours may be the last that holds them, and its sandbox outlive us.
+            directory = state_directory()
+            if guarded is not None:
+                guarded(directory)
+            records = Placeholders(directory)
+        except OSError as exc:
+            raise SandboxUnavailable(plan.backend, f"no record can be kept of what is masked: {said(exc)}") from exc
+        try:
+            wanted = [(held.path, held.directory) for held in plan.placeholders]
+            return plan, records.hold(wanted, plan.masked, patient)
         except Stale:
             continue
-        except OSError as exc:
+        except Busy as exc:
+            if not patient:
+                raise
+            reason = f"another process keeps the records in {directory!r} locked; end it"
+            raise SandboxUnavailable(plan.backend, reason) from exc
+        except (OSError, ValueError) as exc:
             raise SandboxUnavailable(
-                plan.backend,
-                f"cannot make the placeholder that keeps a protected path from being created: {exc.strerror}: "
-                f"{exc.filename or ''!r}; the command was not run",
+                plan.backend, f"cannot make the placeholder that keeps a protected path from being created: {said(exc)}"
             ) from exc
     raise SandboxUnavailable(
         Backend.BUBBLEWRAP, f"the masked paths changed {_ATTEMPTS} times while the command was planned"
@@ -91,46 +103,59 @@ def inherited_environment() -> dict[str, str]:
     return environ
 
 
-def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> int:
-    """Run a command as this process: with its streams, its environment, its process group; return the exit code.
+def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str], in_place: bool = False) -> int:
+    """Run a command with this process's streams, environment and process group; return its exit code.
 
-    A plan without a second process replaces this one and does not return. If bubblewrap was killed by a signal, this
+    A command that died of signal N is 128 + N. But if the signal was sent to this process, or killed bubblewrap, this
     process dies of the same.
+
+    Args:
+        in_place: Where bubblewrap is not needed, become the command instead of starting it, and do not return. So does
+            the original's helper; its `sandbox` starts it.
 
     Raises:
         SandboxUnavailable: The command was not run.
         PolicyError: The same.
     """
-    lifeline = -1
+    guardian: Guardian | None = None
 
-    def guarded() -> None:
-        nonlocal lifeline
-        if lifeline < 0:
-            lifeline = _start_guardian()
+    def guarded(directory: str) -> None:
+        nonlocal guardian
+        if guardian is None:
+            from agent.sandbox import guardian as guardians
 
-    plan, hold = prepare(make_plan, guarded)
-    if plan.backend is Backend.SECCOMP or plan.backend is Backend.LANDLOCK:
-        _close_inherited()
-    if plan.backend is Backend.BUBBLEWRAP:
-        return _bubblewrapped(plan, hold, lifeline, environ)
+            guardian = guardians.Guardian()
+            guardian.start(directory)
+
+    def dismissed() -> None:
+        if guardian is not None:
+            guardian.dismiss()
+
+    try:
+        plan, hold = prepare(make_plan, guarded)
+        if plan.backend is Backend.BUBBLEWRAP:
+            return _bubblewrapped(plan, hold, environ, dismissed)
+    finally:
+        dismissed()
     try:
         os.chdir(plan.cwd)
-    except OSError as exc:
-        raise SandboxUnavailable(plan.backend, f"the working directory {plan.cwd!r}: {exc.strerror}") from exc
+    except (OSError, ValueError) as exc:
+        raise SandboxUnavailable(plan.backend, f"the working directory {plan.cwd!r}: {said(exc)}") from exc
+    if in_place:
+        _become(plan, environ, EXEC_FAILED)
+    return _in_child(plan, environ)
+
+
+def _become(plan: SandboxPlan, environ: Mapping[str, str], failed: int) -> NoReturn:
+    """Become the command of a plan that needs no other process.
+
+    Raises:
+        SandboxUnavailable: It cannot be confined.
+    """
     if plan.backend is Backend.SECCOMP or plan.backend is Backend.LANDLOCK:
+        close_inherited()
         confine(plan)
-    execute(plan.argv, environ)
-
-
-def _close_inherited() -> None:
-    """A directory or a socket that our caller left open to us would be a way out. All of ours are closed by exec."""
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-        descriptor = int(name)
-        if descriptor > 2:
-            try:
-                os.set_inheritable(descriptor, False)
-            except OSError:
-                continue  # the listing's own descriptor, closed by now
+    execute(plan.argv, environ, failed)
 
 
 def confine(plan: SandboxPlan) -> None:
@@ -150,194 +175,149 @@ def confine(plan: SandboxPlan) -> None:
         if plan.seccomp is not None:
             install(plan.seccomp)
     except OSError as exc:
-        raise SandboxUnavailable(plan.backend, str(exc)) from exc
+        raise SandboxUnavailable(plan.backend, said(exc)) from exc
 
 
-def execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
-    """Become the command; if it cannot be executed, say so on stderr and exit with 101."""
-    for number in _IGNORED_BY_PYTHON:
+def execute(argv: tuple[str, ...], environ: Mapping[str, str], failed: int = EXEC_FAILED) -> NoReturn:
+    """Become the command; if it cannot be executed, say so on stderr and exit with a code."""
+    for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, environ)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         # Too late for an exception that somebody could take for "not confined, so go on".
-        sys.stderr.write(f"Failed to execvp {argv[0]}: {exc.strerror}\n")
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        os.write(2, f"Failed to execvp {argv[0]}: {reason}\n".encode(errors="backslashreplace"))
+        os._exit(failed)
+
+
+def _in_child(plan: SandboxPlan, environ: Mapping[str, str]) -> int:
+    """Run the command of a plan that needs no other process in a child, and return its code."""
+    read, write = os.pipe()
+    blocked = _blocked()
+    try:
+        child = os.fork()
+        if child == 0:
+            _try_to_become(plan, environ, write, blocked)
+        os.close(write)
+        with open(read, "rb") as file:
+            # To its end, which is where the command is executed.
+            refusal = file.read().decode()
+        came = _wait(child, lambda found: None if found.si_code == _SI_KERNEL else os.kill(child, found.si_signo))
+        status = os.waitpid(child, 0)[1]
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in came:
+            _die(os.WTERMSIG(status))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if refusal:
+        raise SandboxUnavailable(plan.backend, refusal)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _try_to_become(plan: SandboxPlan, environ: Mapping[str, str], refused: int, signal_mask: Iterable[int]) -> NoReturn:
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
+        _become(plan, environ, _EXEC_FAILED_UNCONFINED if plan.backend is Backend.NONE else EXEC_FAILED)
+    except BaseException as exc:
+        reason = exc.reason if isinstance(exc, SandboxUnavailable) else f"it could not be confined: {exc!r}"
+        os.write(refused, reason.encode(errors="backslashreplace"))
+    finally:
         os._exit(EXEC_FAILED)
 
 
-def _bubblewrapped(plan: SandboxPlan, hold: Hold | None, lifeline: int, environ: Mapping[str, str]) -> int:
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
-    # Where our caller ignores it, the kernel would keep no exit code for us.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    bridge = _bridge(plan)
-    init = init_of(plan)
+def _bubblewrapped(
+    plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], released: Callable[[], None]
+) -> int:
+    # Nothing interrupts us until all is released: signals are looked for when there is nothing else to do.
+    blocked = _blocked()
     try:
-        given = {**(bridge.descriptors if bridge is not None else {}), **(init.descriptors if init is not None else {})}
-        pid = spawn(plan, environ, hold, given, signal_mask=blocked)
-        forwarded = _forward_to(pid)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if bridge is not None and init is not None:
-            try:
-                bridge.open(init.awaited(lambda: os.waitid(os.P_PID, pid, _ENDED_YET) is None))
-            except BaseException:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
-        status = os.waitpid(pid, 0)[1]
-        if init is not None:
-            init.wait()
+        status, executed, came = _sandboxed(plan, hold, environ, blocked)
+        released()
+        if came or os.WIFSIGNALED(status):
+            _die(came[0] if came else os.WTERMSIG(status))
     finally:
-        # Nothing may interrupt the cleaning up: a second signal finds it done.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    code = os.waitstatus_to_exitcode(status)
+    return code if executed or not code else EXEC_FAILED
+
+
+def _sandboxed(
+    plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], signal_mask: Iterable[int]
+) -> tuple[int, bool, list[int]]:
+    """Run the command to its end, and release what was held.
+
+    Returns:
+        bubblewrap's status, whether the command could be executed, and the signals that we got.
+    """
+    bridge: Bridge | None = None
+    init: Init | None = None
+    try:
+        try:
+            init = Init()
+            given = init.descriptors
+            if plan.bridge_ports:
+                from agent.sandbox import bridge as bridges
+
+                bridge = bridges.Bridge(plan.bridge_ports)
+                given |= bridge.descriptors
+        except OSError as exc:
+            raise SandboxUnavailable(plan.backend, f"bubblewrap cannot be started: {said(exc)}") from exc
+        pid = spawn(plan, environ, hold, given, signal_mask=signal_mask)
+        try:
+            if bridge is not None:
+                which = init.awaited(lambda: _runs(pid) and not signal.sigpending() & {*_FORWARDED})
+                bridge.open(None if which is None else which.pid)
+            came = _wait(pid, lambda found: end(pid, found.si_signo))
+        except BaseException:
+            end(pid, signal.SIGKILL)
+            raise
+        finally:
+            status = os.waitpid(pid, 0)[1]
+            if hold is not None and not init.wait():
+                hold.leave()
+        return status, init.executed(), came
+    finally:
         if bridge is not None:
             bridge.close()
         if init is not None:
             init.close()
         if hold is not None:
             hold.release()
-        if lifeline >= 0:
-            os.write(lifeline, b".")
-            os.close(lifeline)
-    if forwarded or os.WIFSIGNALED(status):
-        number = forwarded[0] if forwarded else os.WTERMSIG(status)
-        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
-        os.kill(os.getpid(), number)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return os.waitstatus_to_exitcode(status)
 
 
-def spawn(
-    plan: SandboxPlan,
-    environ: Mapping[str, str],
-    hold: Hold | None,
-    given: Mapping[int, int],
-    *,
-    signal_mask: Iterable[int] = (),
-    streams: tuple[int, int, int] | None = None,
-) -> int:
-    """Start bubblewrap and return its pid. Of our descriptors it gets the streams and those that its argv names.
+def _blocked() -> Iterable[int]:
+    """Block what we wait for; returns the signals that were blocked before."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    # Where our caller ignores it, the kernel would keep no exit code for us.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return blocked
+
+
+def _runs(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, _ENDED_YET) is None
+
+
+def _wait(pid: int, pass_on: Callable[[signal.struct_siginfo], None]) -> list[int]:
+    """Wait for the end of a child, without reaping it: until then it can be signalled.
 
     Args:
-        given: Descriptors that argv names beside those of the program and the hold: its number for each of ours.
-        signal_mask: The signals that it starts with blocked.
-        streams: Descriptors for stdin, stdout and stderr, and a session of its own; None keeps ours.
+        pass_on: Called with each signal that we get and do not ignore.
 
-    Raises:
-        SandboxUnavailable: It cannot be executed, e.g. the command line is too long for the kernel.
+    Returns:
+        Their numbers.
     """
-    _close_inherited()
-    program, write = os.pipe()
-    given = {SECCOMP_FD: program, **given}
-    if hold is not None:
-        given[SYNC_FD] = hold.descriptor
-    moved: list[int] = []
-    try:
-        # A pipe takes 64 KiB without a reader; a program has a few hundred bytes.
-        os.write(write, plan.seccomp or b"")
-        os.close(write)
-        actions: list[tuple[int, ...]] = [
-            (os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams or ())
-        ]
-        for number, descriptor in given.items():
-            # Out of the way of the numbers that are given out.
-            while descriptor < _ABOVE:
-                descriptor = os.dup(descriptor)
-                moved.append(descriptor)
-            actions.append((os.POSIX_SPAWN_DUP2, descriptor, number))
-        return os.posix_spawn(
-            plan.argv[0],
-            plan.argv,
-            environ,
-            file_actions=actions,
-            setsigmask=signal_mask,
-            # A caller may ignore SIGCHLD, and bubblewrap would then wait for its child for ever.
-            setsigdef=(*_IGNORED_BY_PYTHON, signal.SIGCHLD),
-            setsid=streams is not None,
-        )
-    except OSError as exc:
-        import errno
-
-        advice = "; deny or grant whole directories instead of single files" if exc.errno == errno.E2BIG else ""
-        raise SandboxUnavailable(plan.backend, f"{plan.argv[0]!r} cannot be started: {exc.strerror}{advice}") from exc
-    finally:
-        for descriptor in (program, *moved):
-            os.close(descriptor)
+    came = []
+    while _runs(pid):
+        found = signal.sigwaitinfo(_AWAITED)
+        if found.si_signo != signal.SIGCHLD and signal.getsignal(found.si_signo) is not signal.SIG_IGN:
+            came.append(found.si_signo)
+            pass_on(found)
+    return came
 
 
-def _forward_to(pid: int) -> list[int]:
-    """Let the signals that end us end the sandbox first; the result is filled with those that did."""
-    ended_by: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        ended_by.append(number)
-        end(pid, number)
-
-    for number in _FORWARDED:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, forward)
-    return ended_by
-
-
-def end(pid: int, number: int) -> None:
-    """End a bubblewrap in such a way that when it has ended, all in its sandbox has: by its init, which it waits for.
-
-    Killed itself it ends at once, and for a moment the command runs on, while its masks are taken away already.
-
-    Args:
-        number: The signal for a bubblewrap that has no init yet.
-    """
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            inits = [int(child) for child in file.read().split()]
-        for init in inits:
-            os.kill(init, signal.SIGKILL)
-        if not inits:
-            os.kill(pid, number)
-    except FileNotFoundError:
-        # Without CONFIG_PROC_CHILDREN, or it is gone.
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-    except ProcessLookupError:
-        pass
-
-
-def init_of(plan: SandboxPlan) -> Init | None:
-    """What follows the sandbox's init, where somebody has to know of its end or its namespaces."""
-    if not plan.masked and not plan.bridge_ports:
-        return None
-    from agent.sandbox.init import Init
-
-    return Init()
-
-
-def _bridge(plan: SandboxPlan) -> Bridge | None:
-    if not plan.bridge_ports:
-        return None
-    from agent.sandbox.bridge import Bridge
-
-    return Bridge(plan.bridge_ports)
-
-
-def _start_guardian() -> int:
-    """Fork a process that removes the placeholders if we are killed; returns the writing end of its lifeline."""
-    from agent.sandbox.placeholders import guard
-    from agent.sandbox.state import state_directory
-
-    read, write = os.pipe()
-    launcher = os.getpid()
-    if os.fork() == 0:
-        try:
-            os.setsid()
-            os.close(write)
-            # Our streams are somebody's pipes: whoever waits for their end must not wait for the guardian.
-            null = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):
-                os.dup2(null, stream)
-            guard(read, state_directory(), launcher)
-        finally:
-            os._exit(0)
-    os.close(read)
-    return write
+def _die(number: int) -> None:
+    """End as what we waited for has ended, of a signal: of a blocked one as soon as it is not blocked any more."""
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

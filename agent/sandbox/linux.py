@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.sandbox.bubblewrap import bubblewrap_plan
+from agent.sandbox.disk import Kind
 from agent.sandbox.plan import (
     Backend,
     Command,
@@ -14,6 +15,10 @@ from agent.sandbox.plan import (
 )
 from agent.sandbox.policy import Network, Policy
 from agent.sandbox.seccomp import NetworkFilter, UnsupportedArchitecture, program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.sandbox.disk import Route
 
 _NO_NAMESPACES = (
     "where a container or AppArmor forbids user namespaces, allow them, or choose Landlock by name "
@@ -57,10 +62,19 @@ def linux_plan(
         raise SandboxUnavailable(Backend.SECCOMP, str(exc)) from exc
 
 
+def _holds_something(host: Host, directory: Route) -> bool:
+    """Whether keys may be in a private directory: it is not empty, or what is in it cannot be known."""
+    try:
+        return directory.kind is not Kind.DIRECTORY or any(True for _ in host.disk.entries(directory.real))
+    except OSError:
+        return True
+
+
 def _landlock(
     policy: Policy, command: Command, host: Host, options: Options, environment: tuple[tuple[str, str], ...]
 ) -> SandboxPlan:
     from agent.sandbox.ground import Ground
+    from agent.sandbox.landlock import unavailable
     from agent.sandbox.legacy import beyond_legacy
 
     if options.managed_ports is not None:
@@ -77,12 +91,26 @@ def _landlock(
         raise SandboxUnavailable(Backend.LANDLOCK, "this kernel has no Landlock (it is built in or booted without it)")
     restricted = policy.network is Network.RESTRICTED
     mode = NetworkFilter.RESTRICTED if restricted else NetworkFilter.NETWORK_ON
-    writable = tuple(Ground(policy, host.disk).writable)
+    ground = Ground(policy, host.disk)
+    for private in ground.private(host.private_paths):
+        if private.kind is not None and ground.in_writable(private.real) and _holds_something(host, private):
+            raise SandboxUnavailable(
+                Backend.LANDLOCK,
+                f"{private.spelled!r} holds sockets and keys of an agent in a writable root, and Landlock cannot take "
+                "back a part of one: let agents keep them elsewhere (XDG_RUNTIME_DIR, or another TMPDIR), make less "
+                "writable, or use bubblewrap",
+            )
+    writable = tuple(ground.writable)
     notes = ["Everything may be read.", *(f"May be written: {path}" for path in writable)]
     if writable:
         notes.append("Landlock cannot take back a part of a writable root: .git and the other names are NOT protected.")
     notes.append("System calls for the network are refused." if restricted else "The host's network.")
     notes.append("Processes outside are seen, and those of the same user are in reach.")
+    if host.private_paths:
+        notes.append(
+            "Sockets and keys of this user's agents are NOT hidden: Landlock cannot hide a part of what is read."
+        )
+    notes += [f"On this kernel {lack}." for lack in unavailable(host.landlock_abi, restricted)]
     return SandboxPlan(
         Backend.LANDLOCK,
         command.argv,

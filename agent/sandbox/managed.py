@@ -67,7 +67,9 @@ def managed_ports(context: str | None, environ: Mapping[str, str]) -> tuple[int,
 
 
 def _user(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[0]
+    _, separator, rest = url.strip().partition("://")
+    authority = (rest if separator else url.strip()).partition("/")[0]
+    return authority.rpartition("@")[0].partition(":")[0]
 
 
 def loopback_port(url: str) -> int | None:

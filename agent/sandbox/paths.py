@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 
 TYPE_CHECKING = False
@@ -16,6 +17,17 @@ _SIGNS = METACHARACTERS + "{}\\"
 def is_glob(text: str) -> bool:
     """Whether configuration takes a path for a pattern (`globs` says what one means)."""
     return any(character in text for character in METACHARACTERS)
+
+
+def flaw(text: str) -> str | None:
+    """What in a text no path can have, in words; None if nothing."""
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as exc:
+        return f"{text[exc.start]!r}, which this system's file names cannot hold"
+    return None
 
 
 def normal(path: str) -> str:

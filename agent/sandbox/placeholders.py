@@ -1,11 +1,16 @@
 """Empty files and directories that stand on the disk while something missing is masked, and who still needs them.
 
 To keep `.git` from being created, something must be mounted on it, and so something must be there: an empty directory,
-made for the launch and removed after it. Launches on one workspace share it. Each launch keeps a record file that names
-what it needs, and holds a lock (flock(2)), together with bubblewrap's init: the lock is free only when the whole
-sandbox is gone, also after SIGKILL. The last one removes; whoever comes later sweeps up after the killed.
+made for the launch and removed after it. Launches on one workspace share it. Each launch keeps a record of what it
+needs. It lives, and what it needs stays, as long as one of three is there:
 
-This module imports nothing of ours, because it is also run by itself, as an agent's guardian (`python FILE DIR PID`).
+* its launcher, which holds a lock (flock(2)) on the record, by a descriptor that it passes to no command;
+* a bubblewrap that has just been started, or its init: they hold one on another file. A command can take that one away
+  (pidfd_getfd(2) on its init), so it counts only for a launch whose launcher died before any command ran;
+* the init that bubblewrap named in the record before it let the command go.
+
+So what is left is removed when the whole sandbox is gone, also after SIGKILL, by the last launch that needed it or by
+whoever comes later.
 """
 
 from __future__ import annotations
@@ -13,116 +18,130 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import sys
 import time
+
+from agent.sandbox.init import Told, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Sequence
 
     type _Key = tuple[str, int, int]
 
-# A killed launch's processes die within microseconds of its lock's release; before that its masks must stay.
-_GRACE_S = 0.05
-_GUARD_S = 10.0
+# The lock over the records is held for less than a millisecond at a time; a launch with many placeholders takes longer.
+_WAIT_S = 5.0
+_STEP_S = 0.0005
 # CLOCK_REALTIME_COARSE of linux/time.h, which file times are taken from; it is up to 10 ms behind the usual one.
 _FILE_CLOCK = 5
+# As the original shows a protected name that is missing.
+_DIRECTORY_MODE = 0o555
 
 
 class Stale(Exception):
     """What the plan saw on the disk is not there any more: plan again."""
 
 
-class Placeholders:
-    """The records in one state directory."""
+class Busy(Exception):
+    """Another process has the lock over the records. A confined one can, where it sees our files and may read them."""
 
-    def __init__(self, directory: str) -> None:
+
+class Placeholders:
+    """The records in one state directory.
+
+    Args:
+        wait_s: How long those who are patient wait for the lock over them.
+    """
+
+    def __init__(self, directory: str, wait_s: float = _WAIT_S) -> None:
+        self.wait_s = wait_s
         self._directory = f"{directory}/launches"
-        # Not the records themselves: what bubblewrap's init holds open, a tool opens by /proc/1/fd, and for writing.
+        # Not the records themselves: what bubblewrap's init holds open, a command opens by /proc/1/fd, for writing too.
         self._locks = f"{directory}/alive"
         for made in (self._directory, self._locks):
-            os.makedirs(made, 0o700, exist_ok=True)
+            try:
+                os.mkdir(made, 0o700)
+            except FileExistsError:
+                pass
 
-    def hold(self, wanted: Sequence[tuple[str, bool]], masked: Iterable[str]) -> Hold:
+    def hold(self, wanted: Sequence[tuple[str, bool]], masked: Iterable[str], patient: bool = True) -> Hold:
         """Make what is missing and note what is needed, until the result is released.
 
         Args:
             wanted: Paths to make, and whether as a directory (else as an empty file).
             masked: All paths that the launch masks; what is there and is another launch's placeholder is held too.
+            patient: Wait for the lock.
 
         Raises:
             Stale: One of `masked` is gone, or one of `wanted` is there now and is nobody's placeholder.
+            Busy: The lock was not to be had. Nothing was made.
             OSError: One cannot be made (the disk is full, no permission); those made before are removed again.
         """
-        with self._lock():
-            claimed = self._sweep()
-            missing, concerned = dict(wanted), {path for path, _ in wanted} | set(masked)
-            for path in concerned:
-                if path not in missing and not os.path.lexists(path):
-                    raise Stale(path)
-            # One that somebody took away meanwhile is made anew, and its first holder's claim is void.
-            needed = {claim.path: claim for claim in claimed.values() if claim.path in concerned and claim.stands()}
-            name = f"{self._directory}/{os.getpid()}-{time.monotonic_ns()}"
-            record = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            descriptor = -1
-            try:
-                descriptor = os.open(self.lock_of(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # Written before they are made: if we are killed in between, the sweeper knows where to look.
-                made = {path: _Claim(path, directory) for path, directory in missing.items() if path not in needed}
-                _write(record, [*needed.values(), *made.values()])
-                for path, claim in made.items():
-                    claim.make()
-                    needed[path] = claim
-                _write(record, needed.values())
-            except BaseException as exc:
-                _remove(claim for claim in needed.values() if claim.key not in claimed)
-                self._drop(name)
-                if descriptor >= 0:
-                    os.close(descriptor)
-                if isinstance(exc, FileExistsError):
-                    raise Stale(str(exc)) from exc
-                raise
-            finally:
-                os.close(record)
-            return Hold(self, name, descriptor, needed)
+        lock = _Lock(f"{self._directory}.lock")
+        try:
+            lock.take(self.wait_s if patient else 0)
+            hold = self._hold(wanted, masked, lock)
+            lock.give_up()
+        except BaseException:
+            lock.close()
+            raise
+        return hold
+
+    def _hold(self, wanted: Sequence[tuple[str, bool]], masked: Iterable[str], lock: _Lock) -> Hold:
+        claimed = self._sweep()
+        missing, concerned = dict(wanted), {path for path, _ in wanted} | set(masked)
+        for path in concerned:
+            if path not in missing and not os.path.lexists(path):
+                raise Stale(path)
+        # One that somebody took away meanwhile is made anew, and its first holder's claim is void.
+        needed = {claim.path: claim for claim in claimed.values() if claim.path in concerned and claim.stands()}
+        made = [_Claim(path, directory) for path, directory in missing.items() if path not in needed]
+        hold = Hold(self, f"{self._directory}/{os.getpid()}-{time.monotonic_ns()}", lock, needed)
+        try:
+            hold.begin(self.lock_of(hold.name))
+            # Noted before they are made: if we are killed in between, the sweeper knows where to look.
+            _write(hold.record, [*needed.values(), *made])
+            for claim in made:
+                claim.make()
+                needed[claim.path] = claim
+            _write(hold.record, made)
+        except BaseException as exc:
+            _remove(claim for claim in needed.values() if claim.key not in claimed)
+            self._drop(hold.name)
+            hold.leave()
+            if isinstance(exc, FileExistsError):
+                raise Stale(str(exc)) from exc
+            raise
+        return hold
 
     def release(self, hold: Hold) -> None:
-        """Drop a record and remove what no other launch needs. What has been filled by somebody stays."""
-        with self._lock():
-            claimed = self._sweep(mine=hold.name)
-            _remove(claim for claim in hold.claims.values() if claim.key not in claimed)
-            self._drop(hold.name)
+        """Drop a record and remove what no other launch needs. What has been filled by somebody stays.
+
+        The lock over the records is held: until it is given up nobody takes the launch for dead.
+        """
+        claimed = self._sweep(mine=hold.name)
+        _remove(claim for claim in hold.claims.values() if claim.key not in claimed)
+        self._drop(hold.name)
 
     def sweep(self) -> None:
-        """Remove what killed launches left."""
-        with self._lock():
-            self._sweep()
+        """Remove what killed launches left.
 
-    def end(self, launcher: int) -> None:
-        """Kill what still holds a lock of a dead launcher's, and wait for its end.
-
-        bubblewrap asks to die with its parent once it runs (PR_SET_PDEATHSIG), and its child only when it is told to go
-        on: whoever is orphaned before that would wait, or run the command, for ever.
+        Raises:
+            Busy: The lock was not to be had.
         """
-        import select
-        import signal
+        lock = _Lock(f"{self._directory}.lock")
+        try:
+            lock.take(self.wait_s)
+            self._sweep()
+        finally:
+            lock.close()
 
-        locks = {f"{self._locks}/{name}" for name in os.listdir(self._locks) if name.startswith(f"{launcher}-")}
-        for pid in _holders(locks) - {os.getpid(), launcher}:
-            try:
-                descriptor = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                # Of a pid namespace's init the end is told when all others in it are dead.
-                select.select([descriptor], [], [], _GUARD_S)
-            except ProcessLookupError:
-                pass
-            finally:
-                os.close(descriptor)
+    def of(self, launcher: int, until_ns: int) -> list[str]:
+        """The records of a launcher that were begun before some time (`time.monotonic_ns`)."""
+        return [
+            f"{self._directory}/{name}"
+            for name in os.listdir(self._directory)
+            if name.startswith(f"{launcher}-") and int(name.rpartition("-")[2]) <= until_ns
+        ]
 
     def lock_of(self, name: str) -> str:
         return f"{self._locks}/{name.rpartition('/')[2]}"
@@ -134,9 +153,6 @@ class Placeholders:
             except FileNotFoundError:
                 pass
 
-    def _lock(self) -> _Locked:
-        return _Locked(f"{self._directory}.lock")
-
     def _sweep(self, mine: str | None = None) -> dict[_Key, _Claim]:
         """What living launches claim; records of the dead are dropped, and what only they claimed removed."""
         living: dict[_Key, _Claim] = {}
@@ -145,46 +161,89 @@ class Placeholders:
             name = f"{self._directory}/{entry}"
             if name == mine:
                 continue
-            alive = not _is_free(self.lock_of(name))
+            text, alive = _read(name)
+            alive = alive or not _is_free(self.lock_of(name))
+            if not alive and (which := told_in(text)) is not None:
+                alive = which.lives()
             found = living if alive else dead
-            for claim in _read(name):
+            for claim in _claims(text):
                 found[claim.key] = claim
             if not alive:
                 self._drop(name)
         needed = {claim.path for claim in living.values()}
-        leftovers = [
-            claim for key, claim in dead.items() if key not in living and (claim.inode or claim.path not in needed)
-        ]
-        if leftovers:
-            time.sleep(_GRACE_S)
-        _remove(leftovers)
+        _remove(claim for key, claim in dead.items() if key not in living and (claim.inode or claim.path not in needed))
         return living
 
 
 class Hold:
-    """One launch's record and lock. The descriptor is to be given to the sandbox's init (`--sync-fd`).
+    """One launch's record and locks.
 
     Attributes:
         name: The record file.
-        descriptor: Open on an empty file that is only there to be locked, with the lock.
+        record: Open on it, with the launcher's lock, to be written on by bubblewrap (`--info-fd`), which keeps it from
+            its child.
+        descriptor: Open on an empty file that is only there to be locked, with the lock of the sandbox's init, which is
+            to get it (`--sync-fd`).
         claims: What is needed, by path.
     """
 
-    def __init__(self, owner: Placeholders, name: str, descriptor: int, claims: dict[str, _Claim]) -> None:
+    def __init__(self, owner: Placeholders, name: str, lock: _Lock, claims: dict[str, _Claim]) -> None:
         self._owner = owner
+        # Kept open: at the end there may be no descriptor left to be had.
+        self._lock = lock
         self.name = name
-        self.descriptor = descriptor
+        self.record = -1
+        self.descriptor = -1
         self.claims = claims
 
-    def release(self) -> None:
-        """The sandbox is gone: remove what only it needed. A second call does nothing."""
+    def begin(self, lock: str) -> None:
+        """Make the record and the lock file.
+
+        Raises:
+            Busy: Somebody watches for them, and has locked them before us.
+        """
+        flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.record = os.open(self.name, os.O_WRONLY | os.O_APPEND | flags, 0o600)
+        self.descriptor = os.open(lock, os.O_RDWR | flags, 0o600)
+        for descriptor in (self.record, self.descriptor):
+            if not _is_locked(descriptor):
+                raise Busy
+
+    def release(self, patient: bool = True) -> bool:
+        """The sandbox is gone: remove what only it needed. A second call does nothing.
+
+        What cannot be removed now (no lock in time, no descriptors) is left to whoever comes later.
+
+        Returns:
+            False if that would mean to wait and the caller is not patient. Nothing is changed then.
+        """
         if self.descriptor < 0:
-            return
+            return True
         try:
+            self._lock.take(self._owner.wait_s if patient else 0)
+        except Busy:
+            if patient:
+                self.leave()
+            return patient
+        try:
+            self._close()
             self._owner.release(self)
+        except OSError:
+            pass
         finally:
-            os.close(self.descriptor)
-            self.descriptor = -1
+            self._lock.close()
+        return True
+
+    def leave(self) -> None:
+        """Without removing anything: that is for whoever comes when the sandbox is gone."""
+        self._close()
+        self._lock.close()
+
+    def _close(self) -> None:
+        for descriptor in (self.record, self.descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.record = self.descriptor = -1
 
 
 class _Claim:
@@ -212,11 +271,16 @@ class _Claim:
 
     def make(self) -> None:
         if self.directory:
-            os.mkdir(self.path, 0o755)
+            os.mkdir(self.path, _DIRECTORY_MODE)
         else:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         status = os.lstat(self.path)
         self.device, self.inode = status.st_dev, status.st_ino
+        if self.directory and status.st_mode & 0o777 != _DIRECTORY_MODE:
+            # A umask; not by the path, where somebody may have put a link meanwhile.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            os.fchmod(descriptor, _DIRECTORY_MODE)
+            os.close(descriptor)
 
     def remove(self) -> None:
         """Remove it if it is still the one that was made, and empty. What somebody has put in its place is theirs."""
@@ -246,42 +310,38 @@ def _remove(claims: Iterable[_Claim]) -> None:
         claim.remove()
 
 
-def _write(descriptor: int, claims: Iterable[_Claim]) -> None:
+def _write(record: int, claims: Iterable[_Claim]) -> None:
+    """Add to a record. Of several lines on one path the last counts."""
     text = "".join(claim.line() for claim in claims).encode()
-    written = 0
-    while written < len(text):
+    while text:
         # On a full disk a part may be taken; the next attempt then says so.
-        written += os.pwrite(descriptor, text[written:], written)
-    os.ftruncate(descriptor, written)
+        text = text[os.write(record, text) :]
 
 
-def _read(name: str) -> Iterator[_Claim]:
-    with open(name, encoding="ascii") as file:
-        lines = file.read().splitlines()
-    for line in lines:
-        words = line.split(" ")
-        if len(words) == 5:
-            device, inode, since_ns, directory, path = words
-            yield _Claim(
-                os.fsdecode(bytes.fromhex(path)), directory == "1", int(device), int(inode), since_ns=int(since_ns)
-            )
+def _read(name: str) -> tuple[bytes, bool]:
+    """A record, and whether its launcher has its lock."""
+    with open(name, "rb", buffering=0) as file:
+        # The lock before the content: a bubblewrap that has yet to write there has the lock, too.
+        alive = not _is_locked(file.fileno())
+        return file.read(), alive
 
 
-def _holders(locks: set[str]) -> set[int]:
-    """The processes that have one of these files open."""
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc") if locks else ()):
+def _claims(text: bytes) -> Iterable[_Claim]:
+    """Of each path the last. What was cut off in writing has no end of line, or is no line of ours."""
+    claims: dict[str, _Claim] = {}
+    for line in text.split(b"\n")[:-1]:
         try:
-            names = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
+            device, inode, since_ns, directory, quoted = line.decode("ascii").split(" ")
+            path = os.fsdecode(bytes.fromhex(quoted))
+            claims[path] = _Claim(path, directory == "1", int(device), int(inode), since_ns=int(since_ns))
+        except ValueError:
             continue
-        for name in names:
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{name}") in locks:
-                    found.add(int(pid))
-            except OSError:
-                continue
-    return found
+    return claims.values()
+
+
+def told_in(text: bytes) -> Told | None:
+    """What bubblewrap has added to a record."""
+    return told(text[max(text.find(b"{"), 0) :])
 
 
 def _is_free(lock: str) -> bool:
@@ -290,49 +350,43 @@ def _is_free(lock: str) -> bool:
     except FileNotFoundError:
         return True
     try:
+        return _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock a file, if nobody else has; whether it is locked by this descriptor now."""
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    finally:
-        os.close(descriptor)
     return True
 
 
-class _Locked:
-    """The lock over all records, as a context."""
+class _Lock:
+    """The lock over all records. Each holder opens the file for itself: so it also keeps threads apart."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+    def take(self, wait_s: float) -> None:
+        """
+        Raises:
+            Busy: Somebody else had it all the while.
+        """
+        deadline = 0.0
+        while not _is_locked(self._descriptor):
+            now = time.monotonic()
+            deadline = deadline or now + wait_s
+            if now >= deadline:
+                raise Busy
+            time.sleep(_STEP_S)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
+    def give_up(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-
-def guard(lifeline: int, directory: str, launcher: int, wait: Callable[[float], None] = time.sleep) -> None:
-    """Wait until the other end of a pipe is closed; unless a byte came first (all was released), sweep up.
-
-    Args:
-        lifeline: The reading end. The writing end lives in the process that launches, and nowhere else.
-        launcher: The pid of that process, whose records are to be gone in the end.
-    """
-    if os.read(lifeline, 1):
-        return
-    records = Placeholders(directory)
-    deadline = time.monotonic() + _GUARD_S
-    # The sandboxes die with their launcher, but not in the same instant, and one that was just starting not at all.
-    while time.monotonic() < deadline:
-        records.end(launcher)
-        records.sweep()
-        if not any(name.startswith(f"{launcher}-") for name in os.listdir(f"{directory}/launches")):
-            return
-        wait(0.02)
-
-
-if __name__ == "__main__":
-    guard(0, sys.argv[1], int(sys.argv[2]))
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -5,7 +5,7 @@ Pure: works on what `json` parsed. Unknown members are errors, since one that we
 
 from __future__ import annotations
 
-from agent.sandbox.paths import normal
+from agent.sandbox.paths import flaw, normal
 from agent.sandbox.policy import (
     DISABLED,
     SPECIAL_KINDS,
@@ -196,7 +196,7 @@ def relative_subpath(text: str, where: str) -> str:
     Raises:
         PolicyError: Absolute, empty or with `..`.
     """
-    if not text or text.startswith("/") or ".." in text.split("/") or "\0" in text:
+    if not text or text.startswith("/") or ".." in text.split("/") or flaw(text):
         raise PolicyError(f"{where} is {text!r}; it is a relative path without '..'")
     return text
 
@@ -224,8 +224,6 @@ def _absolute(value: Any, where: str) -> str:
     text = _text(value, where)
     if not text.startswith("/"):
         raise PolicyError(f"{where} is {text!r}; it is an absolute path")
-    if "\0" in text:
-        raise PolicyError(f"{where} holds a NUL character; no path can")
     return normal(text)
 
 
@@ -244,6 +242,8 @@ def _list(value: Any, where: str) -> list[Any]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise PolicyError(f"{where} is {value!r}; it is a string")
+    if (found := flaw(value)) is not None:
+        raise PolicyError(f"{where} is {value!r} and holds {found}; no path does")
     return value
 
 

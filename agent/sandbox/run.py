@@ -19,12 +19,13 @@ from collections.abc import Callable, Mapping
 from agent.sandbox import stage
 from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
-from agent.sandbox.init import Init
-from agent.sandbox.launch import end, init_of, prepare, spawn
-from agent.sandbox.placeholders import Hold
+from agent.sandbox.guardian import Guardian
+from agent.sandbox.init import BY_ITSELF_S, KILLED_S, Init, end
+from agent.sandbox.launch import EXEC_FAILED, prepare
+from agent.sandbox.placeholders import Busy, Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
 from agent.sandbox.policy import Policy
-from agent.sandbox.state import state_directory
+from agent.sandbox.spawn import said, spawn
 from agent.sandbox.streams import Output, Pipes
 
 # As the original reports a command whose time was up (coreutils' timeout does, too).
@@ -66,9 +67,10 @@ class Runner:
     """Starts commands. One for each agent; closed after the last of them."""
 
     def __init__(self) -> None:
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self._guardian = Guardian()
         # Plans are made in threads.
         self._guarding = threading.Lock()
+        self._has_planned = False
 
     async def run(
         self,
@@ -80,6 +82,8 @@ class Runner:
         stdin: bytes | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
         plans_quickly: bool = False,
+        terminal: int | None = None,
+        merged: bool = False,
     ) -> Outcome:
         """Run one command to its end.
 
@@ -89,73 +93,70 @@ class Runner:
         Args:
             make_plan: Makes the plan; called again if the disk changed in between, and in another thread.
             environ: The command's whole environment, but for what the plan adds.
-            timeout_s: Then everything it started is killed; None for no limit.
+            timeout_s: Then everything it started is killed; None for no limit. It is the command's time: that of
+                planning, and of waiting for the records (up to five seconds), is not counted.
             max_output_bytes: Kept of stdout and of stderr, each.
             stdin: What it reads; None for nothing at all.
-            on_output: Called with "stdout" or "stderr" and each piece, as it comes.
+            on_output: Called with "stdout" or "stderr" and each piece, as it comes. What it raises is the event loop's.
             plans_quickly: Plan on the loop, since that takes less than another thread would (`is_quick`).
+            terminal: A descriptor that becomes its stdin, stdout and stderr. It stays the caller's, who reads the other
+                end: nothing of it is in the outcome.
+            merged: What it writes to stderr goes where its stdout goes, in the order in which it was written.
 
         Raises:
             SandboxUnavailable: It was not run.
             PolicyError: It was not run.
             asyncio.CancelledError: Given up; everything it started is dead.
         """
-        if plans_quickly:
-            plan, hold = prepare(make_plan, self._guard)
-        else:
-            plan, hold = await _prepared(make_plan, self._guard)
+        plan, hold = await self._prepared(make_plan, plans_quickly)
         try:
-            return await _run(
-                plan, hold, {**environ, **dict(plan.environment)}, timeout_s, max_output_bytes, stdin, on_output
+            outcome = await _carried_out(
+                plan, hold, environ, timeout_s, max_output_bytes, stdin, on_output, terminal, merged
             )
-        finally:
+        except GeneratorExit:
+            # The loop is gone without an end of its tasks, and nothing can be awaited any more.
             if hold is not None:
-                hold.release()
+                hold.leave()
+            raise
+        except BaseException:
+            await _released(hold)
+            raise
+        if await _released(hold):
+            raise asyncio.CancelledError
+        return outcome
 
-    def _guard(self) -> None:
-        """A process that outlives us, should we be killed, and then removes our placeholders."""
+    async def _prepared(self, make_plan: Callable[[], SandboxPlan], quickly: bool) -> tuple[SandboxPlan, Hold | None]:
+        """`prepare`, in a thread unless it takes no time.
+
+        A thread cannot be stopped: who is cancelled waits for it and releases what it holds.
+        """
+        # The first plan finds out what bubblewrap can do here.
+        if quickly and self._has_planned:
+            with contextlib.suppress(Busy):
+                return prepare(make_plan, self._guard, patient=False)
+        # A future and not a task: nobody who ends all tasks of the loop ends it.
+        preparing = asyncio.get_running_loop().run_in_executor(None, prepare, make_plan, self._guard)
+        given_up = await _through(preparing)
+        if given_up:
+            if preparing.exception() is None:
+                await _released(preparing.result()[1])
+            raise asyncio.CancelledError
+        prepared = preparing.result()
+        self._has_planned = True
+        return prepared
+
+    def _guard(self, directory: str) -> None:
+        """Have a process that outlives us, should we be killed, and then removes our placeholders."""
         with self._guarding:
-            if self._guardian is not None and self._guardian.poll() is None:
-                return
-            from agent.sandbox import placeholders
-
-            self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-                [sys.executable, "-I", "-S", placeholders.__file__, state_directory(), str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._guardian.start(directory)
 
     def close(self) -> None:
         """Nothing is left to guard."""
-        guardian, self._guardian = self._guardian, None
-        if guardian is not None and guardian.stdin is not None:
-            try:
-                guardian.stdin.write(b".")
-                guardian.stdin.close()
-            except BrokenPipeError:
-                pass
-            guardian.wait(timeout=5)
+        with self._guarding:
+            self._guardian.dismiss()
 
 
-async def _prepared(
-    make_plan: Callable[[], SandboxPlan], guarded: Callable[[], None]
-) -> tuple[SandboxPlan, Hold | None]:
-    """`prepare`, in another thread. It cannot be stopped: who is cancelled waits for it and releases what it holds."""
-    preparing = asyncio.ensure_future(asyncio.to_thread(prepare, make_plan, guarded))
-    try:
-        return await asyncio.shield(preparing)
-    except asyncio.CancelledError:
-        await asyncio.wait([preparing])
-        if preparing.exception() is None:
-            _, hold = preparing.result()
-            if hold is not None:
-                hold.release()
-        raise
-
-
-async def _run(
+async def _carried_out(
     plan: SandboxPlan,
     hold: Hold | None,
     environ: Mapping[str, str],
@@ -163,6 +164,8 @@ async def _run(
     max_output_bytes: int,
     stdin: bytes | None,
     on_output: Callable[[str, bytes], None] | None,
+    terminal: int | None,
+    merged: bool,
 ) -> Outcome:
     def heard(stream: str) -> Callable[[bytes], None] | None:
         return None if on_output is None else lambda piece: on_output(stream, piece)
@@ -170,27 +173,28 @@ async def _run(
     loop = asyncio.get_running_loop()
     outputs = [Output(max_output_bytes, heard("stdout")), Output(max_output_bytes, heard("stderr"))]
     started = time.monotonic()
-    init = init_of(plan) if plan.backend is Backend.BUBBLEWRAP else None
-    with Pipes(loop, outputs, stdin) as pipes, contextlib.closing(init) if init else contextlib.nullcontext():
-        pid = _start(plan, hold, environ, pipes.theirs, init)
-        pipes.close_theirs()
-        timed_out = False
+    with contextlib.ExitStack() as stack:
         try:
-            async with asyncio.timeout(timeout_s):
-                status = await _ended(loop, pid)
-        except TimeoutError:
-            timed_out = True
-            status = await _kill(loop, pid, plan.backend)
-        except BaseException:
-            await asyncio.shield(_kill(loop, pid, plan.backend))
-            await asyncio.shield(_gone(loop, init))
-            raise
-        await _gone(loop, init)
+            pipes = stack.enter_context(Pipes(loop, outputs[:1] if merged else outputs, stdin))
+            streams = pipes.theirs if terminal is None else (terminal, terminal, terminal)
+            command = _Running(loop, plan, hold, {**environ, **dict(plan.environment)}, streams)
+            stack.callback(command.close)
+        except OSError as exc:
+            raise SandboxUnavailable(plan.backend, f"the command cannot be started: {said(exc)}") from exc
+        pipes.close_theirs()
+        timed_out = given_up = False
+        try:
+            timed_out = not await command.ends_within(timeout_s)
+        except asyncio.CancelledError:
+            given_up = True
+        if timed_out or given_up:
+            command.kill()
+        if await command.finished() or given_up:
+            raise asyncio.CancelledError
         await pipes.drained(_DRAIN_S)
-    code = os.waitstatus_to_exitcode(status)
-    code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
+        code = TIMED_OUT if timed_out else command.code()
     stdout, stderr = outputs[0].kept(), outputs[1].kept()
-    said = (stderr + stdout).decode(errors="replace")
+    printed = (stderr + stdout).decode(errors="replace")
     confined = plan.backend is not Backend.NONE
     return Outcome(
         exit_code=code,
@@ -200,8 +204,122 @@ async def _run(
         dropped_stderr=outputs[1].dropped,
         timed_out=timed_out,
         duration_s=time.monotonic() - started,
-        likely_denied=confined and not timed_out and likely_denied(code, said, sys.platform),
+        likely_denied=confined and not timed_out and likely_denied(code, printed, sys.platform),
     )
+
+
+class _Running:
+    """The process of a plan, from its start to the end of all that it started.
+
+    Raises:
+        SandboxUnavailable: It cannot be started.
+        OSError: For want of descriptors; nothing was started then.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        plan: SandboxPlan,
+        hold: Hold | None,
+        environ: Mapping[str, str],
+        streams: tuple[int, int, int],
+    ) -> None:
+        self._loop = loop
+        self._plan = plan
+        self._hold = hold
+        self._status: int | None = None
+        self._witness = -1
+        self._last_resort: asyncio.TimerHandle | None = None
+        self._init = Init() if plan.backend is Backend.BUBBLEWRAP else None
+        try:
+            self._pid = _start(plan, hold, environ, streams, self._init)
+        except BaseException:
+            self._close_init()
+            raise
+        try:
+            self._witness = os.pidfd_open(self._pid)
+        except BaseException:
+            self.close()
+            raise
+        self._ended = self._readable(self._witness)
+
+    async def ends_within(self, timeout_s: float | None) -> bool:
+        """Whether it ended in time."""
+        await asyncio.wait((self._ended,), timeout=timeout_s)
+        return self._ended.done()
+
+    def kill(self) -> None:
+        """Kill everything it started."""
+        if self._init is None:
+            self._kill_group()
+        elif not self._ended.done():
+            end(self._pid, signal.SIGKILL)
+            self._last_resort = self._loop.call_later(_END_S, self._kill_group)
+
+    def _kill_group(self) -> None:
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    async def finished(self) -> bool:
+        """Wait until it has ended, and its sandbox has. Whether somebody gave it up meanwhile: that changes nothing."""
+        given_up = await _through(self._ended)
+        self._status = os.waitpid(self._pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
+        # Where nothing is masked nobody has to know of the rest, which dies with bubblewrap.
+        if self._init is not None and self._hold is not None:
+            end_of_init = self._init.end()
+            if end_of_init >= 0:
+                gone = self._readable(end_of_init)
+                given_up |= await _through(gone, BY_ITSELF_S)
+                if not gone.done() and self._init.insist():
+                    given_up |= await _through(gone, KILLED_S)
+                    if not gone.done():
+                        self._hold.leave()
+                self._loop.remove_reader(end_of_init)
+            if not self._init.is_alone():
+                self._hold.leave()
+        return given_up
+
+    def code(self) -> int:
+        """Its exit code, once it is finished."""
+        assert self._status is not None
+        code = os.waitstatus_to_exitcode(self._status)
+        if code > 0 and self._init is not None and not self._init.executed():
+            return EXEC_FAILED
+        return 128 - code if code < 0 else code
+
+    def close(self) -> None:
+        """Let go of it. If it is not finished nobody waits for its end, so what it masks stays for the next sweep."""
+        if self._status is None:
+            if self._init is not None:
+                end(self._pid, signal.SIGKILL)
+            self._kill_group()
+            self._status = os.waitpid(self._pid, 0)[1]
+            if self._hold is not None:
+                self._hold.leave()
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        if self._witness >= 0:
+            self._loop.remove_reader(self._witness)
+            os.close(self._witness)
+            self._witness = -1
+        self._close_init()
+
+    def _close_init(self) -> None:
+        if self._init is not None:
+            self._init.close()
+
+    def _readable(self, descriptor: int) -> asyncio.Future[None]:
+        """Done when the descriptor can be read, which it then is not any more."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def ready() -> None:
+            self._loop.remove_reader(descriptor)
+            if not done.done():
+                done.set_result(None)
+
+        self._loop.add_reader(descriptor, ready)
+        return done
 
 
 def _start(
@@ -223,7 +341,7 @@ def _start(
             )
         # From this thread, which lives as long as the agent: bubblewrap dies with the thread that started it.
         return spawn(plan, environ, hold, init.descriptors if init is not None else {}, streams=streams)
-    argv = plan.argv
+    argv, given = plan.argv, environ
     pass_fds: tuple[int, ...] = ()
     told = -1
     if plan.backend in (Backend.SECCOMP, Backend.LANDLOCK):
@@ -231,7 +349,9 @@ def _start(
         told = os.memfd_create("plan")
         os.write(told, stage.describe(plan, environ))
         os.lseek(told, 0, os.SEEK_SET)
-        argv, pass_fds = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,)
+        # The command's environment is told. The stage is not confined yet, and LD_PRELOAD or LD_LIBRARY_PATH may lead
+        # to where the command can write.
+        argv, pass_fds, given = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,), {}
     try:
         process = subprocess.Popen(  # noqa: S603 - what the model wants run, confined by the plan
             argv,
@@ -239,14 +359,13 @@ def _start(
             stdout=streams[1],
             stderr=streams[2],
             cwd=plan.cwd,
-            env=environ,
+            env=given,
             start_new_session=True,
             pass_fds=pass_fds,
         )
-    except OSError as exc:
-        raise SandboxUnavailable(
-            plan.backend, f"{argv[0]!r} cannot be started in {plan.cwd!r}: {exc.strerror}"
-        ) from exc
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise SandboxUnavailable(plan.backend, f"{argv[0]!r} cannot be started in {plan.cwd!r}: {reason}") from exc
     finally:
         if told >= 0:
             os.close(told)
@@ -255,44 +374,20 @@ def _start(
     return process.pid
 
 
-async def _ended(loop: asyncio.AbstractEventLoop, pid: int) -> int:
-    """The status of a child of ours, once it has ended."""
-    ended = asyncio.Event()
-    descriptor = os.pidfd_open(pid)
-    try:
-        loop.add_reader(descriptor, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
+async def _released(hold: Hold | None) -> bool:
+    """Release what is held. Whether somebody gave us up meanwhile: that changes nothing."""
+    if hold is None or hold.release(patient=False):
+        return False
+    return await _through(asyncio.get_running_loop().run_in_executor(None, hold.release))
 
 
-async def _kill(loop: asyncio.AbstractEventLoop, pid: int, backend: Backend) -> int:
-    if backend is Backend.BUBBLEWRAP:
-        end(pid, signal.SIGKILL)
+async def _through[Result](future: asyncio.Future[Result], timeout_s: float | None = None) -> bool:
+    """Wait for a future, also if we are cancelled, for which it says whether we were."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    cancelled = False
+    while not future.done() and (deadline is None or time.monotonic() < deadline):
         try:
-            async with asyncio.timeout(_END_S):
-                return await _ended(loop, pid)
-        except TimeoutError:
-            pass
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    return await _ended(loop, pid)
-
-
-async def _gone(loop: asyncio.AbstractEventLoop, init: Init | None) -> None:
-    """bubblewrap has ended: wait until its sandbox has, where that has to be known."""
-    if init is None or (end_of_init := init.end()) < 0:
-        return
-    ended = asyncio.Event()
-    loop.add_reader(end_of_init, ended.set)
-    try:
-        async with asyncio.timeout(_END_S):
-            await ended.wait()
-    except TimeoutError:
-        pass
-    finally:
-        loop.remove_reader(end_of_init)
+            await asyncio.wait((future,), timeout=None if deadline is None else deadline - time.monotonic())
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled

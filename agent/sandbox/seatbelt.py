@@ -86,7 +86,7 @@ class _Profile:
         self._policy = policy
         self._disk = TrueNames(host.disk)
         self._ground = Ground(policy, self._disk)
-        self._private = sorted({self._real(path) for path in host.private_paths})
+        self._private = sorted({route.real for route in self._ground.private(host.private_paths)})
         rules = self._ground.rules
         self._denied = {path for path, rule in rules.items() if rule.access is Access.DENY and path != "/"}
         self._readable = {path for path, rule in rules.items() if rule.access is not Access.DENY}
@@ -312,6 +312,7 @@ class TrueNames:
         self._true: dict[str, str] = {}
         self.head = disk.head
         self.entries = disk.entries
+        self.is_barred = disk.is_barred
         self.is_sealed = disk.is_sealed
 
     def kind(self, path: str) -> Kind | None:
@@ -321,7 +322,7 @@ class TrueNames:
         if kind is None or not name:
             return kind
         if directory not in self._names:
-            self._names[directory] = frozenset(known for known, _ in self._disk.entries(directory))
+            self._names[directory] = self._listed(directory)
         if name in self._names[directory]:
             return kind
         for known in self._names[directory]:
@@ -330,7 +331,14 @@ class TrueNames:
                 return Kind.SYMLINK
         return kind
 
-    def link(self, path: str) -> str:
+    def _listed(self, directory: str) -> frozenset[str]:
+        try:
+            return frozenset(name for name, _ in self._disk.entries(directory))
+        except OSError:
+            # To be passed, and not to be listed: names in it can only be taken as they are spelled.
+            return frozenset()
+
+    def link(self, path: str) -> str | None:
         return self._true.get(path) or self._disk.link(path)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable
 
 _CHUNK = 65536
@@ -26,14 +29,15 @@ class Output:
         self.dropped = 0
 
     def write(self, piece: bytes) -> None:
-        if self._passed_on is not None:
-            self._passed_on(piece)
         room = self._first - len(self._head)
         self._head += piece[:room]
         self._tail += piece[room:] if room < len(piece) else b""
         # Cut only now and then: moving the bytes for each piece would cost more than holding a few too many.
         if len(self._tail) > 2 * self._last + _CHUNK:
             self._cut()
+        # Last, since it may raise.
+        if self._passed_on is not None:
+            self._passed_on(piece)
 
     def _cut(self) -> None:
         surplus = len(self._tail) - self._last
@@ -55,27 +59,30 @@ class Pipes:
         self._stdin = memoryview(stdin or b"")
         self._wants_input = stdin is not None
         self._open: dict[int, Output] = {}
+        self._theirs: list[int] = []
         self._writing = -1
         self._all_read = asyncio.Event()
 
     def __enter__(self) -> Pipes:
-        given = []
-        if self._wants_input:
-            read, self._writing = os.pipe()
-            os.set_blocking(self._writing, False)
-            self._loop.add_writer(self._writing, self._write)
-            given.append(read)
-        else:
-            given.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        for output in self._outputs:
-            read, write = os.pipe()
-            os.set_blocking(read, False)
-            self._open[read] = output
-            self._loop.add_reader(read, self._read, read)
-            given.append(write)
-        self._theirs = given
-        self.theirs = (given[0], given[1], given[2])
+        try:
+            self._theirs.append(self._input() if self._wants_input else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            for output in self._outputs:
+                read, write = os.pipe()
+                self._theirs.append(write)
+                self._open[read] = output
+                os.set_blocking(read, False)
+                self._loop.add_reader(read, self._read, read)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.theirs = (self._theirs[0], self._theirs[1], self._theirs[-1])
         return self
+
+    def _input(self) -> int:
+        read, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._loop.add_writer(self._writing, self._write)
+        return read
 
     def close_theirs(self) -> None:
         """The process has them now; we would otherwise never see their end."""
@@ -90,22 +97,37 @@ class Pipes:
         self._close_input()
 
     async def drained(self, timeout_s: float) -> None:
-        """Wait until all has been read, or for a while."""
+        """The command has ended: wait until all has been read, or for a while, and then take what is there."""
+        if not self._open:
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._all_read.wait()
         except TimeoutError:
-            pass
+            for descriptor in list(self._open):
+                # Not to the end: something that it left behind may write for ever.
+                self._read_up_to(descriptor, _waiting(descriptor))
 
-    def _read(self, descriptor: int) -> None:
+    def _read_up_to(self, descriptor: int, count: int) -> None:
+        while count > 0 and descriptor in self._open:
+            try:
+                taken = self._read(descriptor) or count
+            except Exception as exc:
+                # As for what is read by the loop: it is the listener's, who must not spoil the command's result.
+                self._loop.call_exception_handler({"message": "a listener for output failed", "exception": exc})
+                taken = _CHUNK
+            count -= taken
+
+    def _read(self, descriptor: int) -> int:
         try:
             piece = os.read(descriptor, _CHUNK)
         except BlockingIOError:
-            return
+            return 0
         if piece:
             self._open[descriptor].write(piece)
         else:
             self._close(descriptor)
+        return len(piece)
 
     def _close(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)
@@ -129,3 +151,8 @@ class Pipes:
             self._loop.remove_writer(self._writing)
             os.close(self._writing)
             self._writing = -1
+
+
+def _waiting(descriptor: int) -> int:
+    """How many bytes a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import pytest
 
 from certs.run_directory import RunDirectory
+from tests.sandbox.place import with_mounts
 
 # Makes a run directory, says where, and waits for its end.
 CHILD = """
@@ -156,28 +158,79 @@ def test_what_is_no_file_in_the_place_of_the_lock_is_left_alone(runs, tmp_path_f
         assert target.exists() and precious.exists()
 
 
-@pytest.mark.parametrize("kind", ["open to others", "link", "file"])
-def test_where_the_place_of_the_runs_is_not_private_nothing_is_put_or_swept_there(base, runs, tmp_path_factory, kind):
-    """In a temp directory that all share, somebody else can be the first to make it."""
+def in_the_way(place, kind, elsewhere):
     match kind:
         case "open to others":
-            runs.mkdir()
-            runs.chmod(0o777)
+            place.mkdir()
+            place.chmod(0o777)
         case "link":
-            runs.symlink_to(tmp_path_factory.mktemp("elsewhere"))
+            place.symlink_to(elsewhere)
         case "file":
-            runs.touch()
+            place.touch()
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link", "file"])
+def test_where_the_place_of_the_runs_is_not_private_the_next_one_is_taken(base, runs, tmp_path, kind):
+    """Somebody else can be the first to make it. The run was then put beside it, where no sandbox hides it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    in_the_way(runs, kind, elsewhere)
+    before = sorted(base.rglob("*"))
     with RunDirectory() as run:
-        assert run.path.parent == base
+        assert run.path.parent.name == runs.name and base not in run.path.parents
         assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
-    assert not run.path.exists()
+        assert sorted(base.rglob("*")) == before
 
 
-def test_a_runtime_directory_that_others_may_enter_is_not_used(base, tmp_path_factory, monkeypatch):
-    base.chmod(0o755)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temp")))
+def test_a_place_that_belongs_to_somebody_else_is_not_taken(runs, base):
+    if os.geteuid() == 0:
+        runs.mkdir(mode=0o700)
+        os.chown(runs, 65534, 65534)
+        with RunDirectory() as run:
+            assert base not in run.path.parents
+
+
+# Says where a run is put, or why nowhere.
+PLACE = """
+from certs.run_directory import RunDirectory
+try:
     with RunDirectory() as run:
-        assert base not in run.path.parents
+        print(run.path.parent)
+except OSError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.parametrize(
+    ("in_the_way", "expected"),
+    [
+        ("true", "/tmp/runs"),
+        ("touch /tmp/runs", "/var/tmp/runs"),
+        ("mkdir -m 755 /tmp/runs && ln -s /usr /var/tmp/runs", "/mnt/own/runs"),
+        (
+            "mkdir -m 755 /tmp/runs && ln -s /usr /var/tmp/runs && touch /mnt/own/runs",
+            "no private directory can be made for the keys and sockets of a run: '/tmp/runs' is open to others "
+            "(mode 755); '/var/tmp/runs' is no directory; '/mnt/missing/runs' cannot be made: No such file or "
+            "directory; '/mnt/own/runs' is no directory; remove what is in the way, or let XDG_RUNTIME_DIR name a "
+            "directory of mode 0700 that is yours",
+        ),
+    ],
+)
+def test_a_run_is_put_into_the_first_place_that_is_private_and_else_does_not_start(in_the_way, expected):
+    """Better no run than one whose keys any tool can read. `runs` stands for the name with the user id."""
+    name = "countersign-runs-" + ("0" if os.geteuid() == 0 else "$(id -u)")
+    mounts = [f"mount -t tmpfs none {directory}" for directory in ("/tmp", "/var/tmp", "/mnt")]
+    script = " && ".join([*mounts, "mkdir /mnt/own", in_the_way.replace("/runs", f"/{name}"), 'exec "$@"'])
+    environ = {"PATH": os.environ["PATH"], "TMPDIR": "/mnt/missing", "TEMP": "relative", "TMP": "/mnt/./own/"}
+    done = subprocess.run(
+        with_mounts(script, sys.executable, "-c", PLACE),
+        capture_output=True,
+        text=True,
+        env={**environ, "PYTHONPATH": os.getcwd()},
+        timeout=30,
+    )
+    said = re.sub(r"countersign-runs-\d+", "runs", done.stdout)
+    assert said == f"{expected}\n", done.stderr
 
 
 def test_runs_that_start_at_the_same_moment_do_not_sweep_each_other():

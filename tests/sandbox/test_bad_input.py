@@ -228,7 +228,7 @@ def fake(place: Place, directory: Path, script: str | None) -> Path:
     directory.mkdir(exist_ok=True)
     path = directory / "bwrap"
     asked = place.outside / "asked"
-    path.write_text("\x7fELF not really" if script is None else f'#!/bin/sh\necho "$1" >> {asked}\n{script}\n')
+    path.write_text("\x7fELF not really" if script is None else f'#!/bin/sh\necho "$*" >> {asked}\n{script}\n')
     path.chmod(0o755)
     asked.touch()
     place.give()

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from tests.sandbox.attempts import attempt
+from tests.sandbox.attempts import NOT_RUN, attempt
 from tests.sandbox.place import Place
 from tests.sandbox.profiles import READ_ALL, restricted, workspace
 from tests.sandbox.system import AT_FDCWD, system_call
@@ -244,14 +244,44 @@ LANDLOCK_HOLDS = [
 ]
 
 
+# Without /tmp, where other agents may have their keys at the time.
+LANDLOCK = (
+    *("--use-legacy-landlock", "-c", 'sandbox_mode="workspace-write"'),
+    *("-c", "sandbox_workspace_write.exclude_slash_tmp=true"),
+)
+
+
 @pytest.mark.parametrize("change", LANDLOCK_HOLDS, ids=lambda change: change.__name__)
 def test_landlock_by_name_holds_what_it_can_hold(place: Place, change):
     """Modes, owners, times and attributes it cannot (landlock(7)); `--explain` and the documentation say so."""
     before = place.state_outside()
-    options = ("--use-legacy-landlock", "-c", 'sandbox_mode="workspace-write"')
-    told = place.run(*options, command=attempt(change, place.outside, place.project))
+    told = place.run(*LANDLOCK, command=attempt(change, place.outside, place.project))
     assert told.outcome in {"EACCES", "EXDEV"} or "no Landlock" in told.stderr, told
     assert place.state_outside() == before
+
+
+def test_landlock_does_not_open_a_root_in_which_an_agent_keeps_its_keys(place: Place, runtime):
+    """It cannot take back a part of a root, and a tool could put another authority in the place of the agent's."""
+    key = runtime / f"countersign-runs-{place.uid}" / "run-1" / "key"
+    environ: dict[str, str | None] = {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": None}
+    opened = (*LANDLOCK, "-c", f'sandbox_workspace_write.writable_roots=["{runtime}"]')
+
+    def told(*options):
+        return place.run(*options, environ=environ, command=attempt(append_to, key))
+
+    key.parent.mkdir(parents=True, mode=0o700)
+    key.write_text("the agent's")
+    place.give()
+    for found in (told(*opened), told(*LANDLOCK)):
+        assert found.outcome in {NOT_RUN, "EACCES"} and key.read_text() == "the agent's", found
+    refusals = ("holds sockets and keys of an agent in a writable root", "no Landlock")
+    assert any(refusal in told(*opened).stderr for refusal in refusals)
+    assert place.with_full_access(append_to, key).outcome == "OK"
+
+
+def append_to(path):
+    with open(path, "a") as file:
+        file.write("evil")
 
 
 def make_device(project):

@@ -1,7 +1,5 @@
 """The bubblewrap command line of a policy, read back as the mounts that it makes."""
 
-from collections.abc import Iterator, Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,55 +7,11 @@ from hypothesis import strategies as st
 from agent.sandbox.disk import Kind
 from agent.sandbox.ground import Ground
 from agent.sandbox.paths import ancestors, is_under
-from agent.sandbox.plan import Backend, Bubblewrap, Command, Options, Placeholder, SandboxUnavailable, plan
+from agent.sandbox.plan import Bubblewrap, Command, Options, Placeholder, SandboxUnavailable, plan
 from agent.sandbox.seccomp import NetworkFilter, program
 from tests.agent.sandbox.imagined_disk import DIRECTORY, File, ImaginedDisk, Link
+from tests.agent.sandbox.mounts import bound, flags, mounts, planned, steps, view
 from tests.agent.sandbox.policies import BWRAP, ENABLED, RESTRICTED, linux, policy
-
-# option -> how many words belong to it
-WORDS = {
-    **dict.fromkeys(("--bind", "--ro-bind", "--bind-try"), 2),
-    **dict.fromkeys(("--tmpfs", "--dev", "--proc", "--perms", "--remount-ro", "--chdir", "--cap-drop"), 1),
-    **dict.fromkeys(("--seccomp", "--sync-fd", "--info-fd", "--block-fd"), 1),
-    **dict.fromkeys(("--new-session", "--die-with-parent", "--unshare-user", "--unshare-ipc"), 0),
-    **dict.fromkeys(("--unshare-pid", "--unshare-net", "--disable-userns"), 0),
-}
-MOUNTS = ("--bind", "--ro-bind", "--bind-try", "--tmpfs", "--dev", "--proc")
-
-
-def steps(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The options before `--`, each with its words; one that bubblewrap 0.8 does not have is an error here."""
-    words = list(argv[1 : argv.index("--")])
-    while words:
-        count = WORDS[words[0]]
-        yield tuple(words[: count + 1])
-        del words[: count + 1]
-
-
-def mounts(argv):
-    """(option, what, where), in order."""
-    return [(step[0], step[1], step[-1]) for step in steps(argv) if step[0] in MOUNTS]
-
-
-def flags(argv):
-    return {step[0]: step[1:] for step in steps(argv) if step[0] not in MOUNTS}
-
-
-def planned(contents, *lines, cwd="/w", host=None, options=None, argv=("true",), network=RESTRICTED):
-    disk = ImaginedDisk({"/w": DIRECTORY, **contents})
-    made = plan(policy(*lines, network=network), Command(argv, cwd), linux(disk, **(host or {})), options)
-    assert made.backend is Backend.BUBBLEWRAP
-    return made
-
-
-def view(argv, path):
-    """What the last mount above a path makes of it: "write", "read", "nothing" (or the host's, for /dev and /proc)."""
-    at = [(option, what) for option, what, where in mounts(argv) if is_under(path, where)]
-    option, what = at[-1]
-    if option == "--ro-bind" and what == "/dev/null":
-        return "nothing"
-    return {"--bind": "write", "--bind-try": "write", "--ro-bind": "read", "--tmpfs": "nothing"}.get(option, option)
-
 
 # What is mounted
 
@@ -72,13 +26,34 @@ def test_limited_reads_are_an_empty_tree_with_the_roots_that_exist():
     argv = planned(contents, "read :minimal", "read /r", "read /gone", "write /w").argv
     roots = [where for option, _, where in mounts(argv) if option == "--ro-bind"]
     assert mounts(argv)[0] == ("--tmpfs", "/", "/")
-    assert roots[:4] == ["/bin", "/etc", "/r", "/usr"]
+    assert roots[:3] == ["/etc", "/r", "/usr"]
+    assert ("--symlink", "/usr/bin", "/bin") in steps(argv)
     assert [view(argv, path) for path in ("/r/x", "/w/x", "/home/x", "/gone")] == [
         "read",
         "write",
         "nothing",
         "nothing",
     ]
+
+
+def test_where_the_whole_disk_may_be_written_nothing_is_masked_in_its_root():
+    """Placeholders were made in `/`. As observed it is the host's tree as it is; only a literal `/` has the names."""
+    managed = Options(managed_ports=(3128,))
+    made = planned({"/.git": DIRECTORY}, "write :root", options=managed, host={"private_paths": ("/w",)})
+    assert mounts(made.argv)[0] == ("--bind", "/", "/")
+    assert (made.placeholders, made.masked) == ((), ("/w",))
+    assert "/.git" in planned({"/.git": DIRECTORY}, "write /", options=managed).masked
+
+
+def test_a_denied_proc_is_masked_where_it_is_the_hosts():
+    for options in (Options(no_proc=True), Options(keep_pid_namespace=True)):
+        assert (
+            view(planned({"/proc/1": DIRECTORY}, "read /", "deny /proc", options=options).argv, "/proc/1") == "nothing"
+        )
+    argv = planned({"/proc/1": DIRECTORY}, "read /", "deny /proc").argv
+    assert view(argv, "/proc/1") == "--proc" and "--perms" not in argv
+    forbidden = {"bubblewrap": Bubblewrap(BWRAP, mounts_proc=False)}
+    assert view(planned({"/proc/1": DIRECTORY}, "read /", "deny /proc", host=forbidden).argv, "/proc/1") == "nothing"
 
 
 def test_a_writable_root_directory_keeps_its_protected_names():
@@ -252,9 +227,14 @@ def test_any_policy_is_mounted_outer_before_inner_and_grants_no_more_than_it_say
     assert given_flags["--cap-drop"] == ("ALL",) and given_flags["--seccomp"] == ("3",)
     assert {"--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net"} <= given_flags.keys()
     assert {"--new-session", "--die-with-parent"} <= given_flags.keys()
-    bound = {where for option, _, where in mounts(made.argv) if option == "--bind"}
-    assert bound == set(spot.writable)
-    assert {mask.path for mask in (*spot.read_only(), *spot.denied())} == set(made.masked) <= set(order)
+    masks = [*spot.read_only(), *spot.denied()]
+    assert set(bound(made.argv)) == {*spot.writable, *spot.held_in_place(masks)}
+    assert {mask.path for mask in masks} == set(made.masked) <= set(order)
+    for path in order:
+        # Nothing between a writable root and what is mounted below it can be moved.
+        way = list(ancestors(path))[1:]
+        root = next((above for above in way if above in set(spot.writable) | set(made.masked)), "/")
+        assert root not in spot.writable or {above for above in way if is_under(above, root)} <= set(order), path
     for path in [*contents, *(f"{path}/new" for path in whole)]:
         seen = view(made.argv, path)
         if seen == "write":

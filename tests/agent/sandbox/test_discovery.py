@@ -1,10 +1,12 @@
 """Which bubblewrap is taken, tried with scripts on PATH that log how often they are run."""
 
 import os
+import resource
 import shlex
 import stat
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,28 @@ def test_a_symlink_outside_to_a_binary_inside_is_passed_over_too(tmp_path):
     assert found(tmp_path / "bin").path == str(planted.path)
 
 
+@pytest.mark.parametrize("where", ["directory", "directory-by-a-link", "a-link-on-the-way"])
+def test_a_way_through_where_a_command_can_write_is_not_taken_also_if_it_leads_out_again(tmp_path, where):
+    """A command could lead it somewhere else: to a program of its choice, which would then be run unconfined."""
+    outside = Script(tmp_path / "out")
+    inside = tmp_path / "cwd"
+    (inside / "bin").mkdir(parents=True)
+    (inside / "bin" / "bwrap").symlink_to(outside.path)
+    asked = inside / "bin"
+    if where == "directory-by-a-link":
+        asked = tmp_path / "alias"
+        asked.symlink_to(inside / "bin")
+    elif where == "a-link-on-the-way":
+        asked = tmp_path / "bin"
+        asked.mkdir()
+        (asked / "bwrap").symlink_to("../cwd/bin/bwrap")
+    here = found(asked, cwd=inside)
+    assert here.path == bundled() and "could have put it" in here.passed_over[0]
+    assert outside.runs == []
+    # The control: with the working directory elsewhere the same way is taken.
+    assert found(asked, cwd=tmp_path / "elsewhere").path == str(outside.path)
+
+
 def test_the_root_as_working_directory_puts_nothing_out_of_bounds_but_as_writable_root_everything(usable):
     assert found(usable, cwd="/").path == str(usable.path)
     here = found(usable, cwd="/", writable=["/"])
@@ -187,11 +211,46 @@ def test_another_time_size_or_path_is_another_binary(usable, change, tmp_path):
     assert len(usable.runs) == 2 * before
 
 
-def test_one_process_asks_again_about_what_failed_and_once_about_what_works(tmp_path, usable):
+def test_one_process_asks_once_about_what_works_and_for_a_while_about_what_does_not(tmp_path, usable):
+    """One that hangs cost each command of an agent half a second."""
     failing = Script(tmp_path / "failing", "exit 1")
-    assert found(failing, usable, times=3).path == bundled()
-    assert failing.runs == ["--help"] * 3
+    here = found(failing, usable, times=3)
+    assert here.path == bundled() and "does not know" in here.passed_over[0]
+    assert failing.runs == ["--help"]
     assert found(usable, times=3).on_path and len(usable.runs) == 2
+
+
+def test_one_process_asks_again_about_a_binary_that_has_changed(tmp_path):
+    repaired = Script(tmp_path / "bin", "exit 1")
+
+    def ask():
+        before = find_bubblewrap({"PATH": str(repaired.directory)}, "/nowhere", [])
+        repaired.write(f'exec {REAL} "$@"')
+        after = find_bubblewrap({"PATH": str(repaired.directory)}, "/nowhere", [])
+        return before.on_path, after.on_path
+
+    assert in_child(ask) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("exec cat /dev/zero", "did not answer in time"), ("sleep 5 & exit 0", "does not know --as-pid-1")],
+    ids=["endless", "left-behind"],
+)
+def test_what_prints_without_end_or_leaves_something_with_its_pipe_is_given_up_in_time(tmp_path, body, reason):
+    """All of it was kept, hundreds of megabytes, and what was left behind was waited for."""
+    script = Script(tmp_path / "bin", body)
+
+    def ask():
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begun = time.monotonic()
+        here = find_bubblewrap({"PATH": str(script.directory)}, "/nowhere", [])
+        grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used
+        return here.passed_over, time.monotonic() - begun, grown_kb
+
+    passed_over, took_s, grown_kb = in_child(ask)
+    assert reason in passed_over[0]
+    assert took_s < 3 and grown_kb < 20_000
 
 
 def test_what_failed_is_asked_again(tmp_path):

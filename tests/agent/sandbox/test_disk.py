@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.sandbox.disk import Kind, RealDisk, Route
+from agent.sandbox.policy import PolicyError
 from tests.agent.sandbox.children import become_nobody, in_child
 from tests.agent.sandbox.imagined_disk import DIRECTORY, File, ImaginedDisk, Link
 from tests.bubblewrap import BWRAP
@@ -144,11 +145,70 @@ def test_kinds_are_those_of_the_path_itself(tmp_path):
 
 def test_the_head_of_a_file_is_short_and_never_fails(tmp_path):
     (tmp_path / "long").write_text("x" * 9000)
-    (tmp_path / "bytes").write_bytes(b"gitdir: \xff\n")
+    (tmp_path / "bytes").write_bytes(b"gitdir: \xff\r\n")
     disk = RealDisk()
-    assert len(disk.head(str(tmp_path / "long"))) == 4096
-    assert os.fsencode(disk.head(str(tmp_path / "bytes"))) == b"gitdir: \xff\n"
+    assert len(disk.head(str(tmp_path / "long"))) == 8192
+    assert os.fsencode(disk.head(str(tmp_path / "bytes"))) == b"gitdir: \xff\r\n"
     assert disk.head(str(tmp_path)) == disk.head(str(tmp_path / "none")) == ""
+
+
+def test_a_directory_that_is_ours_and_shut_is_told_from_one_that_is_not_there_and_one_of_somebody_elses():
+    """A tool shut a directory, and what was in it was taken for missing; then it opened the directory again."""
+
+    def as_nobody():
+        become_nobody()
+        top = tempfile.mkdtemp()
+        inner = f"{top}/inner"
+        with open(f"{top}/file", "w"):
+            assert not RealDisk().is_barred(f"{top}/file"), "no chmod opens that"
+        os.unlink(f"{top}/file")
+        os.makedirs(f"{inner}/deep")
+        told = []
+        try:
+            for mode in (0o700, 0o000, 0o300, 0o400):
+                os.chmod(inner, mode)
+                disk = RealDisk()
+                told.append((disk.is_barred(inner), disk.is_barred(f"{inner}/deep"), listed(disk, inner)))
+        finally:
+            os.chmod(inner, 0o700)
+            os.rmdir(f"{inner}/deep")
+            os.rmdir(inner)
+            os.rmdir(top)
+        theirs = f"/proc/{os.getppid()}/fd"
+        return told, (RealDisk().is_barred(theirs), listed(RealDisk(), theirs)) if os.getuid() != parent else None
+
+    def listed(disk, directory):
+        try:
+            return [name for name, _ in disk.entries(directory)]
+        except PermissionError:
+            return "refused"
+
+    parent = os.getuid()
+    told, theirs = in_child(as_nobody)
+    assert told == [
+        [False, False, ["deep"]],
+        [True, True, "refused"],
+        [False, False, "refused"],
+        [True, True, ["deep"]],
+    ]
+    # Nobody of ours can open it, so that nothing in it need be found.
+    assert theirs in (None, [False, []])
+
+
+def test_a_link_that_may_not_be_followed_leads_nowhere_and_one_that_changes_is_an_error(tmp_path):
+    def as_nobody():
+        become_nobody()
+        link = "/proc/1/cwd"
+        route = Route(f"{link}/x", RealDisk())
+        return route.kind is None, route.missing
+
+    if os.getuid() == 0:
+        assert in_child(as_nobody) == [True, "/proc/1/cwd"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PolicyError, match="changed while we looked"):
+        RealDisk().link(str(tmp_path / "file"))
+    with pytest.raises(PolicyError, match="changed while we looked"):
+        RealDisk().link(str(tmp_path / "none"))
 
 
 def test_a_directory_is_sealed_only_if_it_is_somebody_elses(tmp_path):

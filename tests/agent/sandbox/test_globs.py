@@ -1,5 +1,6 @@
 """Deny patterns beside a slow matcher of our own, and beside ripgrep where there is one."""
 
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from agent.sandbox.disk import RealDisk
 from agent.sandbox.globs import expand, search_root, to_regex
 from agent.sandbox.paths import is_glob
 from agent.sandbox.policy import PolicyError
+from tests.agent.sandbox.imagined_disk import File, ImaginedDisk
 
 NAMES = (
     "x.e",
@@ -247,3 +249,34 @@ def test_too_many_matches_are_refused(tree, monkeypatch):
     (tree / "one more").write_text("")
     with pytest.raises(PolicyError, match=r"matches more than \d+ files; deny their directory"):
         found(tree, "**")
+
+
+def test_a_directory_whose_content_cannot_be_known_stops_the_search():
+    """It was taken for empty: after a `chmod 000` what it holds was not denied any more."""
+    files = {"/w/a/x.e": File(), "/w/b/y.e": File()}
+    assert expand("/w/**/*.e", None, ImaginedDisk(files)) == ["/w/a/x.e", "/w/b/y.e"]
+    barred = ImaginedDisk(files, barred=frozenset({"/w/a"}))
+    with pytest.raises(PolicyError, match=r"cannot look into '/w/a' for what .* '/w/\*\*/\*\.e' matches: Perm"):
+        expand("/w/**/*.e", None, barred)
+    assert expand("/w/b/*.e", None, barred) == ["/w/b/y.e"]
+    # It is not looked into.
+    assert expand("/w/**/*.e", 1, barred) == []
+
+
+def test_a_path_longer_than_the_kernel_takes_stops_the_search_too(tmp_path):
+    """A tool moves a secret so deep down that its directory cannot be listed by name."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    top = here
+    try:
+        for _ in range(20):
+            os.mkdir("d" * 250, dir_fd=here)
+            below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+            if here != top:
+                os.close(here)
+            here = below
+        with pytest.raises(PolicyError, match="File name too long"):
+            expand(f"{tmp_path}/**/*.e", None, RealDisk())
+        assert expand(f"{tmp_path}/**/*.e", 3, RealDisk()) == []
+    finally:
+        os.close(here)
+        os.close(top)

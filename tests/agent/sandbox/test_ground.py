@@ -96,7 +96,15 @@ def test_what_stands_in_a_sealed_directory_needs_no_placeholder():
 
 @pytest.mark.parametrize(
     "text",
-    ["gitdir: store/tree", "gitdir:store/tree\n", "  gitdir: \t store/tree  \n\nmore", "gitdir: /w/store/tree"],
+    [
+        "gitdir: store/tree",
+        "gitdir:store/tree\n",
+        "  gitdir: \t store/tree  \n\nmore",
+        "gitdir: /w/store/tree",
+        "gitdir: store/tree\r\n",
+        "\n\ngitdir : store/tree\nworktree: elsewhere\n",
+        "gitdir: ./store//tree/" + "\n" * 9000,
+    ],
 )
 def test_a_pointer_file_protects_the_directory_that_it_names(text):
     contents = {"/w/.git": File(text), "/w/store/tree": DIRECTORY}
@@ -104,6 +112,25 @@ def test_a_pointer_file_protects_the_directory_that_it_names(text):
         "/w/.git": (READ_ONLY, None),
         "/w/store/tree": (READ_ONLY, None),
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gitdir: store \n", "store "),
+        ("gitdir:  store\r\n\r\n", " store"),
+        ("gitdir: a\nb\n", "a\nb"),
+        ("gitdir: store\0 and more\n", "store"),
+        ("gitdir: " + "d" * 4090, "d" * 4090),
+    ],
+)
+def test_what_git_itself_reads_in_a_pointer_file_is_protected_too(text, name):
+    """git takes all behind "gitdir: " but the line ends after it: a blank at the end named another directory."""
+    assert f"/w/{name}" in read_only({"/w/.git": File(text), f"/w/{name}": DIRECTORY}, "read /", "write /w")
+    trimmed = name.partition("\n")[0].strip()
+    if "\0" not in text:
+        both = {"/w/.git": File(text), f"/w/{name}": DIRECTORY, f"/w/{trimmed}": DIRECTORY}
+        assert {f"/w/{name}", f"/w/{trimmed}"} <= read_only(both, "read /", "write /w").keys()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +151,8 @@ def test_a_pointer_into_another_writable_root_protects_there_and_one_elsewhere_n
 def test_an_explicit_write_on_the_named_directory_wins():
     contents = {"/w/.git": File("gitdir: store"), "/w/store": DIRECTORY}
     assert "/w/store" not in read_only(contents, "read /", "write /w", "write /w/store")
-    assert "/w/store" in read_only(contents, "read /", "write /w", "write /w/other")
+    for other in ("write /w/other", "write /w/.git", "deny /w/.git"):
+        assert "/w/store" in read_only(contents, "read /", "write /w", other)
 
 
 def test_a_pointer_through_a_symlink_and_back_is_followed_as_git_follows_it():
@@ -284,6 +312,8 @@ def test_two_spellings_of_one_directory_are_one_and_the_stricter_entry_wins():
     ],
 )
 def test_a_path_is_seen_where_an_entry_opens_the_hosts_and_dev_and_proc_are_fresh(lines, seen, unseen):
+    assert ground({}, "read /").is_visible("/proc/1") is False
+    assert Ground(policy("read /"), ImaginedDisk({}), own_proc=False).is_visible("/proc/1") is True
     spot = ground({}, *lines)
     assert [path for path in seen if not spot.is_visible(path)] == []
     assert [path for path in unseen if spot.is_visible(path)] == []

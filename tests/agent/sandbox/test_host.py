@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from agent.sandbox.discovery import bundled
 from agent.sandbox.host import look, places
-from agent.sandbox.plan import Options
+from agent.sandbox.plan import Command, Options, SandboxUnavailable, plan
 from agent.sandbox.policy import DISABLED, Places, resolve
 from tests.agent.sandbox.policies import ENABLED, policy
 from tests.bubblewrap import BWRAP
@@ -58,6 +59,10 @@ def test_a_bubblewrap_in_a_writable_root_or_in_the_command_s_directory_is_not_ta
     assert taken(directory) != str(planted)
     assert taken(tmp_path / "link") != str(planted)
     assert taken("/", f"write {tmp_path}/link") != str(planted)
+    # A policy in which everything may be written has no roots, and a tool could have put it anywhere.
+    for full in (resolve(DISABLED, places("/", {})), policy("write :root"), policy("write :root", network=ENABLED)):
+        found = look(full, "/", Options(managed_ports=(3128,)), environ).bubblewrap
+        assert found is None or found.path == bundled()
 
 
 def test_what_needs_no_bubblewrap_looks_for_none():
@@ -68,6 +73,22 @@ def test_what_needs_no_bubblewrap_looks_for_none():
         (policy("read /"), Options(legacy_landlock=True)),
     ]:
         host = look(asked, "/", options, WITHOUT_PATH)
-        assert host.bubblewrap is None and host.private_paths == ()
+        assert host.bubblewrap is None and bool(host.private_paths) == options.legacy_landlock
     assert look(policy("read /"), "/", Options(legacy_landlock=True), WITHOUT_PATH).landlock_abi >= 1
     assert look(policy("write :root"), "/", Options(managed_ports=(3128,)), WITHOUT_PATH).bubblewrap is not None
+
+
+def test_the_caller_s_own_proxies_are_part_of_the_plan():
+    ports = frozenset({4000})
+    host = look(policy("read /"), "/", Options(managed_ports=(3128, 4000)), os.environ, ports)
+    with pytest.raises(SandboxUnavailable, match="port 4000 is this agent's own attesting proxy"):
+        plan(policy("read /"), Command(("true",), "/"), host, Options(managed_ports=(3128, 4000)))
+    assert look(policy("read /"), "/", Options(), os.environ).proxy_ports == frozenset()
+
+
+def test_on_a_mac_the_private_directories_are_known_too(monkeypatch):
+    """They were looked for on Linux only, so that no Seatbelt profile had any."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    host = look(policy("read /"), "/", Options(), {"TMPDIR": "/var/folders/T"}, frozenset({4000}))
+    assert f"/var/folders/T/countersign-runs-{os.geteuid()}" in host.private_paths
+    assert host.proxy_ports == frozenset({4000})

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.sandbox.plan import Backend, Command, LandlockRules, Options, SandboxUnavailable, plan
-from agent.sandbox.policy import Places, Profile, ProfileKind, resolve
+from agent.sandbox.policy import Places, PolicyError, Profile, ProfileKind, resolve
 from agent.sandbox.seccomp import NetworkFilter, program
 from tests.agent.sandbox.imagined_disk import DIRECTORY, ImaginedDisk, Link
 from tests.agent.sandbox.policies import ENABLED, RESTRICTED, linux, policy
@@ -73,6 +73,38 @@ def test_what_a_legacy_policy_can_say_landlock_can_hold(lines, writable, network
 def test_a_plan_of_landlock_says_what_it_does_not_protect():
     assert any("NOT protected" in note for note in planned(policy("read /", "write /w"), LANDLOCK).notes)
     assert not any("NOT protected" in note for note in planned(policy("read /"), LANDLOCK).notes)
+
+
+def test_a_plan_of_landlock_says_what_the_kernel_lacks():
+    said = [note for note in planned(policy("read /"), LANDLOCK, landlock_abi=2).notes if "On this kernel" in note]
+    assert "On this kernel any file can be truncated by its path (needs Landlock ABI 3)." in said
+    assert not any("On this kernel" in note for note in planned(policy("read /"), LANDLOCK, landlock_abi=6).notes)
+
+
+def test_landlock_does_not_open_a_root_in_which_keys_are():
+    """The private directories were forgotten, and a tool could put another certificate authority in place of ours."""
+
+    def made(contents, *lines):
+        disk = ImaginedDisk({"/w": DIRECTORY, "/x/k": DIRECTORY, **contents})
+        host = linux(disk, private_paths=("/x/k", "/gone"))
+        return plan(policy("read /", "write /w", *lines), Command(("true",), "/w"), host, LANDLOCK)
+
+    key = {"/x/k/run-1": DIRECTORY}
+    with pytest.raises(SandboxUnavailable) as refused:
+        made(key, "write /x")
+    assert refused.value.backend is Backend.LANDLOCK
+    assert refused.value.reason.startswith("'/x/k' holds sockets and keys of an agent in a writable root")
+    # Nothing is in it, or it cannot be written: then it can only be read, as anything.
+    for plan_made in (made({}, "write /x"), made(key)):
+        assert any("NOT hidden" in note for note in plan_made.notes)
+    with pytest.raises(PolicyError, match="somebody made it a symlink"):
+        made({"/gone": Link("/usr")})
+
+
+def test_landlock_follows_no_root_through_a_symlink_that_a_tool_planted():
+    disk = ImaginedDisk({"/w/build": Link("/x"), "/x": DIRECTORY})
+    with pytest.raises(PolicyError, match="crosses writable symlink /w/build"):
+        plan(policy("read /", "write /w", "write /w/build"), Command(("true",), "/w"), linux(disk), LANDLOCK)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,10 @@ def test_the_agents_own_proxy_is_never_an_endpoint():
     own = {"HTTPS_PROXY": "http://countersign:secret@127.0.0.1:4000", "HTTP_PROXY": "http://127.0.0.1:3128"}
     with pytest.raises(SandboxUnavailable, match="HTTPS_PROXY names an agent's attesting proxy"):
         managed_ports("{}", own)
-    assert managed_ports("{}", {**own, "HTTPS_PROXY": "http://me:secret@127.0.0.1:4000"}) == (3128, 4000)
+    with pytest.raises(SandboxUnavailable, match="HTTPS_PROXY names an agent's attesting proxy"):
+        managed_ports("{}", {**own, "HTTPS_PROXY": " countersign:secret@127.0.0.1:4000/"})
+    for other in ("http://me:secret@127.0.0.1:4000", "me:secret@127.0.0.1:4000", "127.0.0.1:4000/countersign:x@y"):
+        assert managed_ports("{}", {**own, "HTTPS_PROXY": other}) == (3128, 4000)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,24 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+import resource
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from agent.sandbox import placeholders
-from agent.sandbox.placeholders import Placeholders, Stale, guard
+from agent.sandbox.placeholders import Busy, Placeholders, Stale
 from agent.sandbox.state import state_directory
 from tests.agent.sandbox.children import in_child, outcome
+from tests.agent.sandbox.launches import holder, kill, left, sandboxed, wanting
+from tests.agent.sandbox.policies import open_descriptors
 from tests.bubblewrap import BWRAP
 
 AS_DIRECTORY, AS_FILE = True, False
@@ -31,41 +36,6 @@ def records(tmp_path):
 def root(tmp_path):
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
-
-
-def wanting(*paths, directory=AS_DIRECTORY):
-    return [(str(path), directory) for path in paths]
-
-
-def left(tmp_path):
-    return os.listdir(tmp_path / "state" / "launches")
-
-
-@contextlib.contextmanager
-def holder(tmp_path, *paths, beside=""):
-    """Another process that holds placeholders until its stdin ends."""
-    story = f"""
-import sys; sys.path[:0] = {sys.path!r}
-from agent.sandbox.placeholders import Placeholders
-hold = Placeholders({str(tmp_path / "state")!r}).hold({wanting(*paths)!r}, [])
-{beside}
-print(flush=True)
-sys.stdin.read()
-hold.release()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", story], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "\n"
-        try:
-            yield process
-        finally:
-            process.stdin.close()
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 # Making and removing
@@ -89,6 +59,7 @@ def test_a_placeholder_inside_a_placeholder_goes_before_it(records, root):
 
 def test_what_somebody_has_put_into_a_placeholder_is_kept(records, root):
     hold = records.hold([*wanting(root / ".git"), *wanting(root / "key", directory=AS_FILE)], [])
+    (root / ".git").chmod(0o755)
     (root / ".git" / "config").write_text("mine")
     (root / "key").write_text("mine")
     hold.release()
@@ -182,6 +153,7 @@ def test_a_shared_placeholder_that_somebody_took_away_is_made_again(records, roo
 
 def test_what_a_killed_holder_left_is_swept_up_by_the_next(records, root, tmp_path):
     with holder(tmp_path, root / ".git", root / ".codex") as other:
+        (root / ".codex").chmod(0o755)
         (root / ".codex" / "mine").write_text("mine")
         records.sweep()
         assert sorted(os.listdir(root)) == [".codex", ".git"]
@@ -201,7 +173,7 @@ def test_what_the_living_need_is_not_swept_up_with_the_dead(records, root, tmp_p
 
 
 def test_a_child_that_inherited_the_record_keeps_it_alive(records, root, tmp_path):
-    beside = "import subprocess; subprocess.Popen(['cat'], pass_fds=[hold.descriptor])"
+    beside = "import subprocess; subprocess.Popen(['cat'], pass_fds=[hold.descriptor]); print()"
     with holder(tmp_path, root / ".git", beside=beside) as other:
         kill(other)
         # `cat` lives on our end of the pipe, and with it the lock.
@@ -220,9 +192,9 @@ def test_a_holder_killed_between_noting_and_making_leaves_nothing(records, root,
     while time.time_ns() < (root / "before").stat().st_ctime_ns + 20_000_000:
         pass  # file times go by ticks of up to 10 ms
     hold = records.hold(wanting(root / ".git"), [])
-    record = Path(hold.name).read_text().split(" ")
-    os.close(hold.descriptor)
-    noted = " ".join(["0", "0", *record[2:]])
+    noted = Path(hold.name).read_text().splitlines(keepends=True)[0]
+    hold.leave()
+    assert noted.startswith("0 0 ")
     old = noted.replace(os.fsencode(str(root / ".git")).hex(), os.fsencode(str(root / "before")).hex())
     Path(hold.name).write_text(noted + old)
     records.sweep()
@@ -233,6 +205,159 @@ def test_a_record_that_was_cut_off_does_not_stop_the_sweeping(records, root, tmp
     (tmp_path / "state" / "launches" / "1-1").write_text("12 34\n")
     records.hold(wanting(root / ".git"), []).release()
     assert left(tmp_path) == [] and os.listdir(root) == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_placeholder_cannot_be_entered_for_writing_whatever_the_umask(records, root, umask):
+    """As the original shows a missing name: mode 0555."""
+    before = os.umask(umask)
+    try:
+        hold = records.hold(wanting(root / ".git"), [])
+        assert (root / ".git").stat().st_mode & 0o777 == 0o555
+    finally:
+        os.umask(before)
+    hold.release()
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("launcher", ["alive", "dead"])
+def test_a_lock_that_a_command_has_dropped_does_not_make_its_launch_a_dead_one(records, root, tmp_path, launcher):
+    """bubblewrap's init had the launcher's own lock, and a command can take it from there (pidfd_getfd(2)).
+
+    The next launch took the first for dead and removed its placeholders, and with them the masks on them.
+    """
+    drop = "import fcntl; fcntl.flock(hold.descriptor, fcntl.LOCK_UN); print()"
+    with holder(tmp_path, root / ".git", beside=drop) as other:
+        if launcher == "dead":
+            kill(other)
+        records.hold(wanting(root / ".codex"), []).release()
+        records.sweep()
+        # Dead it was without a sandbox: that is the control.
+        assert os.listdir(root) == ([".git"] if launcher == "alive" else [])
+
+
+def test_a_sandbox_that_outlives_its_launcher_without_a_lock_keeps_what_it_masks(records, root, tmp_path):
+    """A command that may trace can make its init let go of everything. What bubblewrap wrote down it cannot change."""
+    with holder(tmp_path, root / ".git", beside=sandboxed("sleep", "60")) as other:
+        init = int(other.said)
+        kill(other)
+        records.hold(wanting(root / ".codex"), []).release()
+        assert os.listdir(root) == [".git"]
+        end_of(init)
+        records.sweep()
+    assert os.listdir(root) == [] and left(tmp_path) == []
+
+
+def test_where_the_pid_namespace_is_shared_what_a_command_left_behind_counts(records, root, tmp_path):
+    """It outlives its init there, and sees the masks."""
+    script = "sleep 60 & echo $! >&2; exit 0"
+    view = sandboxed("sh", "-c", f"({script}) 2>{root}/pid; exec sleep 60", pid_namespace=False)
+    view = view.replace("'--ro-bind', '/', '/'", "'--bind', '/', '/'")
+    with holder(tmp_path, root / ".git", beside=view) as other:
+        init = int(other.said)
+        kill(other)
+        deadline = time.monotonic() + 5
+        while not (root / "pid").exists() or not (root / "pid").read_text():
+            assert time.monotonic() < deadline
+        end_of(init)
+        records.sweep()
+        assert sorted(os.listdir(root)) == [".git", "pid"]
+        end_of(int((root / "pid").read_text()))
+        records.sweep()
+    assert os.listdir(root) == ["pid"]
+
+
+def end_of(pid):
+    witness = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([witness], [], [], 10)[0]
+    os.close(witness)
+
+
+def test_a_record_may_be_cut_off_anywhere(records, root, tmp_path):
+    """One cut off in a number stopped every later launch; one cut off in a path named a directory that was above."""
+    (root / "a").mkdir()
+    while time.time_ns() < (root / "a").stat().st_ctime_ns + 20_000_000:
+        pass  # file times go by ticks of up to 10 ms
+    wanted = [*wanting(root / "a" / "b"), *wanting(root / "a" / "c", directory=AS_FILE)]
+    with holder(tmp_path, *(Path(path) for path, _ in wanted)) as other:
+        (name,) = left(tmp_path)
+        whole = (tmp_path / "state" / "launches" / name).read_bytes()
+        kill(other)
+    for path, _ in wanted:
+        os.rmdir(path)
+    for length in range(len(whole)):
+        (root / "a" / "mine").mkdir()
+        (tmp_path / "state" / "launches" / "1-1").write_bytes(whole[:length])
+        (root / "a" / "mine").rename(root / "a" / "b")
+        records.sweep()
+        assert (root / "a").is_dir() and left(tmp_path) == []
+        if (root / "a" / "b").exists():
+            (root / "a" / "b").rmdir()
+
+
+# The lock over the records
+
+
+@contextlib.contextmanager
+def locked(tmp_path):
+    """The records as somebody else has them locked: by a descriptor that may only read, as a confined tool gets one."""
+    descriptor = os.open(tmp_path / "state" / "launches.lock", os.O_RDONLY | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+    os.close(descriptor)
+
+
+def test_who_will_not_wait_for_the_lock_is_told_and_nothing_is_made(records, root, tmp_path):
+    """It was waited for without end, on the event loop."""
+    before = open_descriptors()
+    with locked(tmp_path):
+        with pytest.raises(Busy):
+            records.hold(wanting(root / ".git"), [], patient=False)
+    assert os.listdir(root) == [] and left(tmp_path) == [] and open_descriptors() == before
+    hold = records.hold(wanting(root / ".git"), [])
+    with locked(tmp_path):
+        assert hold.release(patient=False) is False
+        assert os.listdir(root) == [".git"]
+    assert hold.release(patient=False) is True
+    assert os.listdir(root) == [] and open_descriptors() == before
+
+
+def test_who_waits_gets_the_lock_when_it_is_free_and_else_gives_up(tmp_path, root):
+    (tmp_path / "state").mkdir(mode=0o700)
+    records = Placeholders(str(tmp_path / "state"), wait_s=0.2)
+    hold = records.hold(wanting(root / ".git"), [])
+    with locked(tmp_path):
+        with pytest.raises(Busy):
+            records.hold(wanting(root / ".codex"), [])
+        # Left to the next: nobody is to wait for ever for the end of a command.
+        assert hold.release() is True
+        assert os.listdir(root) == [".git"] and len(left(tmp_path)) == 1
+    begun = threading.Event()
+    with locked(tmp_path):
+        waiting = threading.Thread(target=lambda: (begun.set(), records.hold(wanting(root / ".aws"), []).release()))
+        waiting.start()
+        begun.wait()
+    waiting.join()
+    assert os.listdir(root) == [] and left(tmp_path) == []
+
+
+def test_when_there_is_no_descriptor_left_the_end_is_none_the_worse(records, root, tmp_path):
+    """It took one more to release what was held; the placeholders stayed, and the command's result was lost."""
+    hold = records.hold(wanting(root / ".git"), [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    filled = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                filled.append(os.dup(0))
+        hold.release()
+    finally:
+        for descriptor in filled:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert os.listdir(root) == [] and left(tmp_path) == []
 
 
 # Stale
@@ -256,64 +381,6 @@ def test_a_leftover_that_the_plan_took_for_the_users_means_to_plan_again(records
         kill(other)
     with pytest.raises(Stale):
         records.hold([], [str(root / ".git")])
-    assert os.listdir(root) == []
-
-
-# The guardian
-
-
-def test_the_guardian_does_not_wait_for_the_sandboxes_of_others(records, tmp_path, root):
-    living = records.hold(wanting(root / ".codex"), [])
-    with holder(tmp_path, root / ".git") as other:
-        kill(other)
-    lifeline, end = os.pipe()
-    os.close(end)
-    guard(lifeline, str(tmp_path / "state"), other.pid, wait=lambda _: pytest.fail("it waits"))
-    os.close(lifeline)
-    assert os.listdir(root) == [".codex"]
-    living.release()
-
-
-@pytest.mark.parametrize(("said", "remains"), [(b"", []), (b".", [".git"])])
-def test_the_guardian_sweeps_up_only_if_nobody_said_that_all_is_well(tmp_path, root, said, remains):
-    (tmp_path / "state").mkdir(mode=0o700)
-    with holder(tmp_path, root / ".git") as other:
-        kill(other)
-    lifeline, end = os.pipe()
-    os.write(end, said)
-    os.close(end)
-    guard(lifeline, str(tmp_path / "state"), other.pid)
-    os.close(lifeline)
-    assert os.listdir(root) == remains
-
-
-def test_the_guardian_waits_for_a_sandbox_that_dies_a_little_later_than_its_launcher(records, tmp_path, root):
-    hold = records.hold(wanting(root / ".git"), [])
-    lifeline, end = os.pipe()
-    os.close(end)
-    waits = []
-
-    def wait(seconds):
-        waits.append(seconds)
-        # The last of the sandbox ends: nobody holds the lock now.
-        os.close(hold.descriptor)
-
-    guard(lifeline, str(tmp_path / "state"), os.getpid(), wait)
-    os.close(lifeline)
-    assert len(waits) == 1 and os.listdir(root) == []
-
-
-def test_the_guardian_of_an_agent_runs_by_its_file_name_alone_in_a_session_of_its_own(tmp_path, root):
-    """It asked for a session that it already had, and died of the refusal; its stderr is nowhere."""
-    (tmp_path / "state").mkdir(mode=0o700)
-    with holder(tmp_path, root / ".git") as other:
-        command = [sys.executable, "-I", "-S", placeholders.__file__, str(tmp_path / "state"), str(other.pid)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        ) as guardian:
-            kill(other)
-            _, said = guardian.communicate(timeout=10)
-    assert (guardian.returncode, said) == (0, b"")
     assert os.listdir(root) == []
 
 

@@ -138,7 +138,15 @@ def test_the_older_shape_without_a_type_is_read(given_, network, count, depth):
         (restricted([entry(ROOT, "exec")]), ["entries[0].access", "'exec'", "read, write or deny"]),
         (restricted([entry(ROOT), entry({"type": "path", "path": "a"})]), ["entries[1].path.path", "'a'", "absolute"]),
         (restricted([entry({"type": "path", "path": "/a\0"})]), ["entries[0].path.path", "NUL"]),
+        (restricted([entry({"type": "path", "path": "/a\ud800"})]), ["entries[0].path.path", "'\\ud800'", "no path"]),
         (restricted([entry({"type": "glob_pattern", "pattern": ""})]), ["entries[0].path.pattern", "empty"]),
+        (restricted([entry({"type": "glob_pattern", "pattern": "/a\0/*"})]), ["entries[0].path.pattern", "NUL"]),
+        (
+            restricted([entry({"type": "glob_pattern", "pattern": "/\ud800*"})]),
+            ["entries[0].path.pattern", "'\\ud800'"],
+        ),
+        (restricted([entry(special(kind="project_roots", subpath="\ud800"))]), ["subpath", "'\\ud800'"]),
+        (restricted([entry(special(kind="unknown", path=":\udfff"))]), ["value.path", "'\\udfff'"]),
         (restricted([entry(special(kind="home"))]), ["entries[0].path.value.kind", "'home'", "root"]),
         (restricted([entry(special(kind="tmpdir", subpath="a"))]), ["entries[0].path.value", "'subpath'"]),
         (restricted([entry(special(kind="project_roots", subpath="../a"))]), ["subpath", "'../a'", "'..'"]),
@@ -151,6 +159,12 @@ def test_what_is_wrong_is_named_with_its_value_and_the_rule(given_, words):
     with pytest.raises(PolicyError) as raised:
         parse_profile(given_)
     assert [word for word in words if word not in str(raised.value)] == []
+
+
+def test_a_path_that_is_no_text_is_a_path():
+    """The control: a byte that stands for no character comes as half a surrogate pair, and goes back as that byte."""
+    held = restricted([entry({"type": "path", "path": "/a\udcff"})])
+    assert profile_json(parse_profile(held)) == held
 
 
 @pytest.mark.parametrize(

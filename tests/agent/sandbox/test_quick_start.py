@@ -73,7 +73,18 @@ def test_arbitrary_text_is_refused_when_json_refuses_it_and_read_alike_otherwise
         with pytest.raises(ValueError):
             parse_json(text)
     else:
+        # Two members alike are too rare among random texts to come up here.
         assert parse_json(text) == expected or expected != expected
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '[{"b": {"access": "deny", "x": 0, "access": "write"}}]', '{"": 1, "": 1}']
+)
+def test_a_member_that_is_given_twice_is_refused_by_its_name(text):
+    """The last one counted: `"access": "deny", "access": "write"` was a grant."""
+    with pytest.raises(ValueError, match="an object has the member '(a|access|)' more than once"):
+        parse_json(text)
+    assert parse_json('[{"a": 1}, {"a": {"a": 2}}]') == [{"a": 1}, {"a": {"a": 2}}]
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 200_000, "", "{'a': 1}", '{"a":1} x'])

@@ -432,4 +432,5 @@ def test_the_command_imports_little():
     ).stdout.split()
 
     assert not {"dataclasses", "typing", "enum", "re", "pathlib", "argparse", "asyncio", "pydantic"} & set(loaded)
-    assert {name for name in loaded if name.startswith("agent.tools.")} == {"agent.tools.patch", apply_patch.__name__}
+    ours = {name for name in loaded if name.startswith("agent.tools.")}
+    assert ours == {"agent.tools.patch", "agent.tools.search", apply_patch.__name__}
