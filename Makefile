@@ -47,6 +47,8 @@ lock:
 		--no-header -o requirements/run.txt
 	uv pip compile -q pyproject.toml --extra checkout --extra dev --extra otel --universal --python-version 3.13 --generate-hashes \
 		--no-emit-index-url --no-header -c requirements/run.txt -o requirements/dev.txt
+	uv pip compile -q pyproject.toml --extra checkout --extra otel --universal --python-version 3.13 --generate-hashes \
+		--no-emit-index-url --no-header -c requirements/dev.txt -o requirements/otel.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

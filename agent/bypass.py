@@ -54,6 +54,8 @@ class Watch:
                 except psutil.NoSuchProcess:
                     continue
                 except psutil.AccessDenied as exc:
+                    if _is_over(process):
+                        continue  # what is left of it belongs to root, and connects nowhere
                     self.unwatched = f"the connections of process {exc.pid} may not be seen"
 
     def _look_at(self, process: psutil.Process) -> None:
@@ -68,6 +70,13 @@ class Watch:
             where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             name = f"{process.name()} ({process.pid})"
             self._found[name, where] = Bypass(name, where, scoped)
+
+
+def _is_over(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _plain(address: str) -> str:

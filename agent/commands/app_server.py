@@ -76,6 +76,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         text = f"--rpc is for `countersign proxy` and `run`; {NO_SOCKET}, so leave it out"
         return fail("app-server", CommandFailed(text, 2))
     broken: ConfigBroken | None = None
+    flags: dict[str, Any] = {}
     try:
         try:
             settings, home, config = read_settings(arguments, overrides)
@@ -86,6 +87,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
             broken = exc.__cause__
             settings, home, config = read_settings(arguments, overrides, lambda _, given: override_config({}, given))
         options = parser.recording_options(arguments, home)
+        flags = override_config({}, [*overrides, *arguments.overrides])
         address = listen_address(arguments, home)
         check = bearer_check(arguments, address)
     except CommandFailed as exc:
@@ -93,8 +95,8 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     if settings.rpc is not None:
         logging.getLogger(__name__).warning("%s is not used: %s", settings.sources["rpc"], NO_SOCKET)
     if arguments.listen == STDIO:
-        return run("app-server", _serve(settings, options, home, config, broken, greeting))
-    return run("app-server", _listen(settings, options, home, config, broken, address, check))
+        return run("app-server", _serve(settings, options, home, config, flags, broken, greeting))
+    return run("app-server", _listen(settings, options, home, config, flags, broken, address, check))
 
 
 def _greet() -> "Greeting | None":
@@ -121,6 +123,7 @@ async def _serve(
     options: "RecordingOptions",
     home: str,
     config: dict[str, Any],
+    flags: dict[str, Any],
     broken: "ConfigBroken | None",
     greeting: "Greeting | None",
 ) -> int:
@@ -132,7 +135,7 @@ async def _serve(
 
     # Around all of it: a signal that comes while things are taken down must not leave half of them.
     async with stop_signals() as stop:
-        app = App(settings, options, home, config, broken)
+        app = App(settings, options, home, config, broken, flags=flags)
         try:
             greeted = greeting is not None and greeting.answered
             serving = asyncio.create_task(app.serve(StdioStream(greeting=greeting), greeted=greeted))
@@ -154,6 +157,7 @@ async def _listen(
     options: "RecordingOptions",
     home: str,
     config: dict[str, Any],
+    flags: dict[str, Any],
     broken: "ConfigBroken | None",
     address: "Address",
     check: "BearerCheck | None",
@@ -161,4 +165,4 @@ async def _listen(
     from agent.app import App
     from agent.commands.app_server_listen import serve_clients
 
-    return await serve_clients(App(settings, options, home, config, broken), address, check)
+    return await serve_clients(App(settings, options, home, config, broken, flags=flags), address, check)

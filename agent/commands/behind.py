@@ -21,6 +21,8 @@ from proxy.modes import StampMode
 
 # Seconds to wait for a desktop that was announced with --rpc before the command starts without it.
 PATIENCE_S = 10.0
+# Secrets of ours that are no business of a command.
+_OURS_ALONE = ("COUNTERSIGN_CREDENTIALS", "COUNTERSIGN_METRICS_TOKEN")
 
 
 def add_command(parser: Parser) -> None:
@@ -217,7 +219,7 @@ async def _child(
     command: list[str], environment: Mapping[str, str], stop: Stop
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command on our own terminal. Signals to us are passed on to it."""
-    environment = {name: value for name, value in environment.items() if name != "COUNTERSIGN_CREDENTIALS"}
+    environment = {name: value for name, value in environment.items() if name not in _OURS_ALONE}
     try:
         process = await asyncio.create_subprocess_exec(*command, env=environment)
     except FileNotFoundError as exc:

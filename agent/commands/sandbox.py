@@ -246,22 +246,23 @@ class _Case:
         from urllib.parse import unquote, urlsplit
 
         from agent.sandbox.frozen import replaced
+        from agent.sandbox.host import places
         from agent.sandbox.json_text import parse_json
         from agent.sandbox.legacy import READ_ONLY
         from agent.sandbox.paths import flaw, normal
-        from agent.sandbox.policy import Access, Entry, Network, PathTarget, PolicyError, ProfileKind
+        from agent.sandbox.policy import Access, Entry, Network, PathTarget, PolicyError, ProfileKind, resolve
         from agent.sandbox.profile_json import parse_profile
 
         try:
             state = parse_json(text)
         except ValueError as exc:
             _fail(f"invalid --sandbox-state-json value: {exc}", 1)
-        known = ("permissionProfile", "codexLinuxSandboxExe", "sandboxCwd", "useLegacyLandlock")
         if not isinstance(state, dict) or "permissionProfile" not in state or "sandboxCwd" not in state:
-            _fail(f"invalid --sandbox-state-json value: an object with {', '.join(known)} is needed", 1)
-        unknown = [name for name in state if name not in known]
-        if unknown:
-            raise PolicyError(f"--sandbox-state-json has the member {unknown[0]!r}; known are {', '.join(known)}")
+            _fail(
+                "invalid --sandbox-state-json value: an object with permissionProfile and sandboxCwd is needed, and "
+                "maybe useLegacyLandlock",
+                1,
+            )
         try:
             address = urlsplit(state["sandboxCwd"]) if isinstance(state["sandboxCwd"], str) else None
         except ValueError:
@@ -286,9 +287,12 @@ class _Case:
             # As observed: nothing confines from outside what we start here.
             self.name += ", read-only instead of external"
             profile = READ_ONLY
-        roots = [Entry(PathTarget(os.path.abspath(root)), Access.READ) for root in self._arguments.readable]
-        if roots and not profile.unrestricted:
-            profile = replaced(profile, entries=(*profile.entries, *roots))
+        if self._arguments.readable and not profile.unrestricted:
+            policy = resolve(profile, places(self.cwd, os.environ))
+            paths = [os.path.abspath(root) for root in self._arguments.readable]
+            # An entry for what can be read already could only take away that it can be written.
+            added = [Entry(PathTarget(path), Access.READ) for path in paths if not policy.can_read(path)]
+            profile = replaced(profile, entries=(*profile.entries, *added))
         return replaced(profile, network=Network.RESTRICTED) if off else profile
 
 

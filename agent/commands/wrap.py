@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from agent.commands.common import (
     SIGNAL_BASE,
@@ -29,8 +29,8 @@ from agent.recording_options import RecordingOptions
 from agent.settings import ProxySettings
 
 if TYPE_CHECKING:
+    from agent.attestation import Attester
     from agent.recording import Recording
-    from agent.rpc.server import Connection
     from agent.rpc.wrap_relay import Relay
     from proxy.capture.coverage import Coverage
 
@@ -108,9 +108,8 @@ async def _wrap(
         relay = Relay()
         stack.callback(relay.close)
 
-        def attester(thread_id: str | None) -> "Connection | None":
-            # There is one desktop. Of a Connection only `request` is used, which a Relay has as well.
-            return cast("Connection", relay) if relay.attests else None
+        def attester(thread_id: str | None) -> "Attester | None":
+            return relay if relay.attests else None  # there is one desktop
 
         try:
             record = await stack.enter_async_context(recording(options, "wrap", command))

@@ -1,4 +1,4 @@
-"""The listener for desktop clients that connect: WebSocket over a unix socket, as the original speaks it there.
+"""The listeners for clients that connect: WebSocket over a unix socket or over TCP, as the original speaks it there.
 
 One JSON message for each text frame; binary frames are ignored. Browsers are kept out: any `Origin` is refused.
 """
@@ -8,22 +8,37 @@ import contextlib
 import errno
 import fcntl
 import http
+import logging
 import os
 import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
+
+from agent.rpc.listen_address import WebSocketAddress
+from agent.rpc.listen_door import Asked, Door
+
+logger = logging.getLogger(__name__)
 
 # What the original announces in its upgrade answer, in bytes; longer messages must come in fragments.
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+# As long as a line on stdin may be.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 # Seconds that a client has to say goodbye, and after that to be cut off.
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 0.5
+# Seconds after which a client that takes nothing of what we send is let go: after one to two such periods.
+STALL_S = 15.0
+NOT_READ = "what was sent is not being read"
+ENDING = "the server is ending"
 # Seconds to wait for another process that is making its socket in the same directory.
 START_TIMEOUT_S = 2.0
 
@@ -33,10 +48,16 @@ class SocketUnavailable(Exception):
 
 
 class WebSocketStream:
-    """The `MessageStream` of one WebSocket."""
+    """The `MessageStream` of one WebSocket.
 
-    def __init__(self, websocket: ServerConnection) -> None:
+    Args:
+        stall_s: Seconds, as `STALL_S`.
+    """
+
+    def __init__(self, websocket: ServerConnection, stall_s: float = STALL_S) -> None:
         self._websocket = websocket
+        self._stall_s = stall_s
+        self._sending = False
 
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
@@ -47,13 +68,56 @@ class WebSocketStream:
             return
 
     async def send(self, text: str) -> None:
+        """Send one message; waits while the client does not read, but not for ever.
+
+        Raises:
+            ConnectionError: The client has gone, or has been let go because it takes nothing.
+        """
+        self._sending = True
         try:
-            await self._websocket.send(text)
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self._websocket.send(text)
+            except TimeoutError:
+                # The message is in the buffer as a whole: what was given up is the waiting for room.
+                await self._progress()
         except ConnectionClosed as exc:
             raise ConnectionError("the client closed its WebSocket") from exc
+        finally:
+            self._sending = False
+
+    async def _progress(self) -> None:
+        """Wait for room, for as long as the client takes some of what waits."""
+        waiting = self._websocket.transport.get_write_buffer_size()
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self._websocket.drain()
+                return
+            except TimeoutError:
+                before, waiting = waiting, self._websocket.transport.get_write_buffer_size()
+            if waiting >= before:
+                logger.warning("a client took nothing for %g s: let go with %d bytes to send", self._stall_s, waiting)
+                await self.aclose()
+                raise ConnectionError("the client does not read")
 
     async def aclose(self) -> None:
-        await self._websocket.close()
+        """Close it. A client that is being waited for is told that it did not read, if it reads as far as that."""
+        code, reason = (CloseCode.POLICY_VIOLATION, NOT_READ) if self._sending else (CloseCode.NORMAL_CLOSURE, "")
+        await _say_goodbye(self._websocket, code, reason)
+
+
+async def _say_goodbye(websocket: ServerConnection, code: CloseCode, reason: str) -> None:
+    """Close one WebSocket, by force after a moment."""
+    try:
+        # A deadline of our own: the library's begins once the client has read everything before the goodbye.
+        async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
+            await websocket.close(code, reason)
+    except TimeoutError:
+        websocket.transport.abort()
+
+
+ServeClient = Callable[[WebSocketStream], Awaitable[None]]
 
 
 def socket_path(address: str) -> Path:
@@ -67,51 +131,135 @@ def socket_path(address: str) -> Path:
     return Path(address.removeprefix("unix://"))
 
 
+class Listener:
+    """A running listener."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def accept_no_more(self) -> None:
+        """From now on nobody can connect; who is connected is served."""
+        self._server.close(close_connections=False)
+
+    async def aclose(self) -> None:
+        """Tell the clients, wait a moment for their goodbye, and cut off whoever has stopped to read."""
+        self.accept_no_more()
+        open_ones = [one for one in self._server.all_connections if one.state is State.OPEN]
+        await asyncio.gather(*(_say_goodbye(one, CloseCode.GOING_AWAY, ENDING) for one in open_ones))
+        for connection in self._server.all_connections:
+            connection.transport.abort()
+        # What is still being handled for them after that ends with the loop.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
+                await self._server.wait_closed()
+
+
 @contextlib.asynccontextmanager
-async def listen_unix(path: Path, serve: Callable[[WebSocketStream], Awaitable[None]]) -> AsyncIterator[None]:
+async def listen_unix(
+    path: Path, serve_client: ServeClient, ping_interval_s: float | None = 20.0
+) -> AsyncIterator[Listener]:
     """Serve each client that connects to `path`, a socket of mode 0600, until the block ends.
+
+    Args:
+        ping_interval_s: Seconds between pings; who leaves one unanswered is let go. None for no pings, as the original.
 
     Raises:
         SocketUnavailable: The path is taken, too long, or in a directory that others may write.
     """
-
-    async def handle(websocket: ServerConnection) -> None:
-        await serve(WebSocketStream(websocket))
-
-    listener, identity = await _bind(path)
+    bound, identity = await _bind(path)
     try:
-        server: Server = await unix_serve(
-            handle,
-            sock=listener,
-            compression=None,
-            max_size=MAX_MESSAGE_BYTES,
+        server = await unix_serve(
+            _handler(serve_client, STALL_S),
+            sock=bound,
             process_request=_refuse_browsers,
             process_response=_announce_limit,
-            server_header=None,
-            close_timeout=CLOSE_TIMEOUT_S,
+            ping_interval=ping_interval_s,
+            **_OPTIONS,
         )
+        listener = Listener(server)
         try:
-            yield
+            yield listener
         finally:
             # Before it is closed: as long as somebody listens here, nobody else takes the path.
             _remove(path, identity)
-            await _close(server)
+            await listener.aclose()
     finally:
         _remove(path, identity)
-        listener.close()
+        bound.close()
 
 
-async def _close(server: Server) -> None:
-    """Tell the clients, wait a moment for their goodbye, and cut off whoever has stopped to read."""
-    server.close()
-    for _ in range(2):
+@contextlib.asynccontextmanager
+async def listen_tcp(
+    address: WebSocketAddress, door: Door, serve_client: ServeClient, stall_s: float = STALL_S
+) -> AsyncIterator[Listener]:
+    """Serve each client that `door` lets in, until the block ends.
+
+    Args:
+        stall_s: Seconds, as `STALL_S`.
+
+    Raises:
+        SocketUnavailable: The port is taken, or the address is not one of this machine.
+    """
+
+    def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        headers = request.headers
+        asked = Asked(
+            target=request.path,
+            host=headers.get_all("Host"),
+            origin=headers.get_all("Origin"),
+            connection=headers.get_all("Connection"),
+            authorization=headers.get_all("Authorization"),
+        )
+        reply = door.reply(asked, time.time())
+        return None if reply is None else connection.respond(reply.status, reply.text)
+
+    with _bind_tcp(address) as bound:
+        # No pings, as the original: clients that only read while they wait for something could not answer them.
+        server = await serve(
+            _handler(serve_client, stall_s), sock=bound, process_request=process_request, ping_interval=None, **_OPTIONS
+        )
+        listener = Listener(server)
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await server.wait_closed()
-            return
-        except TimeoutError:
-            for connection in server.all_connections:
-                connection.transport.abort()
+            yield listener
+        finally:
+            await listener.aclose()
+
+
+_OPTIONS: dict[str, Any] = {  # of either listener; Any as the library takes each of them
+    "compression": None,
+    "max_size": (MAX_MESSAGE_BYTES, MAX_FRAME_BYTES),
+    "server_header": None,
+    "close_timeout": CLOSE_TIMEOUT_S,
+}
+
+
+def _handler(serve_client: ServeClient, stall_s: float) -> Callable[[ServerConnection], Awaitable[None]]:
+    async def handle(websocket: ServerConnection) -> None:
+        await serve_client(WebSocketStream(websocket, stall_s))
+
+    return handle
+
+
+def _bind_tcp(address: WebSocketAddress) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections have it too: a client whose machine has gone is noticed some day.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        bound.bind((str(address.ip), address.port))
+        bound.listen(128)
+    except OSError as exc:
+        bound.close()
+        raise SocketUnavailable(
+            f"cannot listen on ws://{address}: {exc.strerror}; choose another port or address"
+        ) from exc
+    return bound
 
 
 def _remove(path: Path, identity: tuple[int, int]) -> None:
@@ -134,7 +282,7 @@ def _refuse_browsers(connection: ServerConnection, request: Request) -> Response
 
 
 def _announce_limit(connection: ServerConnection, request: Request, response: Response) -> Response:
-    response.headers["x-codex-websocket-max-unfragmented-message-bytes"] = str(MAX_MESSAGE_BYTES)
+    response.headers["x-codex-websocket-max-unfragmented-message-bytes"] = str(MAX_FRAME_BYTES)
     return response
 
 

@@ -38,6 +38,12 @@ logger = logging.getLogger(__name__)
 # Seconds that requests get to be answered after the client has closed its end.
 LAST_ANSWERS_S = 1.0
 
+# Requests of one client that may be unanswered at a time; more are refused at once, for the client to ask again later.
+MOST_UNANSWERED = 1024
+# The original's code for that, and its text.
+OVERLOADED = -32001
+OVERLOADED_TEXT = "Server overloaded; retry later."
+
 # Notifications that only clients of the experimental API get (observed).
 EXPERIMENTAL_NOTIFICATIONS = frozenset({"thread/readState/changed"})
 
@@ -163,6 +169,7 @@ class Connections:
     def __init__(self) -> None:
         self._live: dict[int, Connection] = {}
         self._threads: dict[str, set[int]] = {}
+        self._parents: dict[str, str] = {}
         self._numbers = itertools.count(1)
         # One counter for the process, over all connections and all kinds of request (observed).
         self._request_ids = itertools.count(0)
@@ -215,9 +222,18 @@ class Connections:
         for connection in self._live.values():
             connection.notify(method, params)
 
+    def adopt(self, thread_id: str, parent_id: str) -> None:
+        """For the tokens of a thread that nobody follows, the clients of the thread that it works for are asked."""
+        self._parents[thread_id] = parent_id
+
+    def disown(self, thread_id: str) -> None:
+        """The thread makes no more requests."""
+        self._parents.pop(thread_id, None)
+
     def attester_for(self, thread_id: str | None) -> Connection | None:
         """The client to ask for a token of this thread: the oldest live one that follows it and can attest."""
-        return next((one for one in self._followers(thread_id or "") if one.attests), None)
+        followed = self._parents.get(thread_id or "", thread_id or "")
+        return next((one for one in self._followers(followed) if one.attests), None)
 
     def any_attester(self) -> Connection | None:
         """The oldest live client that can attest, whatever it follows: where nobody here knows the threads."""
@@ -299,6 +315,9 @@ class AppServer:
                     if event.method not in METHOD_NAMES:
                         text = f"Invalid request: {unknown_variant(event.method, METHOD_NAMES)}"
                         connection.send(fail(event.id, INVALID_REQUEST, text))
+                        continue
+                    if len(handlers) >= MOST_UNANSWERED:
+                        connection.send(fail(event.id, OVERLOADED, OVERLOADED_TEXT))
                         continue
                     # In a task of its own: the reader must be back for the answers that a handler waits for.
                     initialized = connection.initialized is not None

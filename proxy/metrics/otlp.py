@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib.metadata
+import os
+import uuid
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -48,8 +50,14 @@ class OtlpExport:
                 "--otlp needs OpenTelemetry; install the extra: pip install 'countersign[otel]'"
             ) from exc
         base = url.rstrip("/")
+        named = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         resource = Resource.create(
-            {"service.name": "countersign", "service.version": importlib.metadata.version("countersign")}
+            {
+                "service.name": "countersign",
+                "service.version": importlib.metadata.version("countersign"),
+                # Else two runs at one collector would be one series; OTEL_RESOURCE_ATTRIBUTES may name it.
+                **({} if "service.instance.id" in named else {"service.instance.id": str(uuid.uuid4())}),
+            }
         )
         reader = PeriodicExportingMetricReader(
             OTLPMetricExporter(endpoint=f"{base}/v1/metrics", timeout=FLUSH_MS // 1000),

@@ -326,7 +326,6 @@ def test_a_fixed_port_that_is_taken_fails_the_turn_and_names_the_port(tmp_path):
         ({"CODEX_HOME": "/no/such/home"}, [], "CODEX_HOME is '/no/such/home', which is no directory"),
         ({"COUNTERSIGN_PORT": "ninety"}, [], "COUNTERSIGN_PORT: a port must be 0 to 65535"),
         ({"COUNTERSIGN_UPSTREAM_CA": "/no/such/ca"}, [], "COUNTERSIGN_UPSTREAM_CA: '/no/such/ca' cannot be read"),
-        ({}, ["--listen", "ws://127.0.0.1:1"], "--listen ws://127.0.0.1:1 is not supported by countersign"),
         ({}, ["-c", "nothing"], "a config override must be KEY=VALUE, found 'nothing'"),
         ({}, ["-c", "countersign.colour=1"], "[countersign] has no setting 'colour'"),
     ],

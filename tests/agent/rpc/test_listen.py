@@ -12,7 +12,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import unix_connect
 
-from agent.rpc.listen import MAX_MESSAGE_BYTES, SocketUnavailable, listen_unix, socket_path
+from agent.rpc.listen import MAX_FRAME_BYTES, SocketUnavailable, listen_unix, socket_path
 from tests.agent.rpc.memory import served
 from tests.loops import on_each_loop
 
@@ -98,7 +98,7 @@ def test_the_answer_to_the_upgrade_tells_the_limit_and_no_version(run, path):
     async def scenario():
         async with listening(path), dial(path) as client:
             headers = client.response.headers
-            assert headers["x-codex-websocket-max-unfragmented-message-bytes"] == str(MAX_MESSAGE_BYTES) == "16777216"
+            assert headers["x-codex-websocket-max-unfragmented-message-bytes"] == str(MAX_FRAME_BYTES) == "16777216"
             assert "Server" not in headers
 
     run(scenario())
