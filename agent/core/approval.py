@@ -1,13 +1,14 @@
 """Who decides whether a command or a patch may run: nobody, the client, or the policy by itself. Pure."""
 
 import enum
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 # Characters with which a command line is more than one plain command.
-_SHELL = frozenset("|&;<>()$`\\\"'*?[]#~=%!{}\n")
+_SHELL = frozenset("|&;<>()$`\\\"'*?[]#~=%!^{}\n")
+# What a shell expands between double quotes.
+_EXPANDED = frozenset("$`\\!")
 
 
 class Verdict(enum.Enum):
@@ -62,7 +63,7 @@ def decide_patch(policy: Any, *, inside: bool, allowed: bool) -> Decision:
 
     Args:
         inside: All that it touches may be written in the thread's sandbox.
-        allowed: The user has allowed patches for the session.
+        allowed: The user has allowed patches of all these files for the session.
     """
     if allowed:
         return Decision(Verdict.RUN_FREE)
@@ -80,20 +81,40 @@ def decide_patch(policy: Any, *, inside: bool, allowed: bool) -> Decision:
 def plain_words(script: str) -> tuple[str, ...]:
     """The words of a script that is one plain command; else the whole script as one word, like no other.
 
-    Quotes are taken, since `python3 -c "print(1)"` is one command; what a shell would expand is not.
+    Quotes are taken, since `python3 -c "print(1)"` is one command; what a shell would expand is not. It is read as a
+    shell reads it, letter by letter: what is taken for quoted here and is not there would be a way around the user.
     """
-    try:
-        words = shlex.split(script)
-    except ValueError:
-        return (script,)
-    outside = script
-    for word in words:
-        for quoted in (f'"{word}"', f"'{word}'"):
-            if not set(word) & set('$`\\"') or quoted.startswith("'"):
-                outside = outside.replace(quoted, "")
-    if not words or set(outside) & _SHELL:
-        return (script,)
+    whole = (script,)
+    words: list[str] = []
+    word: str | None = None
+    place = 0
+    while place < len(script):
+        letter = script[place]
+        place += 1
+        if letter in "'\"":
+            end = script.find(letter, place)
+            quoted = script[place:end]
+            if end < 0 or (letter == '"' and set(quoted) & _EXPANDED):
+                return whole
+            word, place = (word or "") + quoted, end + 1
+        elif letter in " \t":
+            if word is not None:
+                words.append(word)
+            word = None
+        elif _is_special(letter):
+            return whole
+        else:
+            word = (word or "") + letter
+    if word is not None:
+        words.append(word)
+    # A program of such a name would be taken for a whole script that was allowed.
+    if not words or not words[0] or any(_is_special(letter) for letter in words[0]):
+        return whole
     return tuple(words)
+
+
+def _is_special(letter: str) -> bool:
+    return letter in _SHELL or letter.isspace() or not letter.isprintable()
 
 
 def proposed_amendment(script: str) -> list[str]:

@@ -9,22 +9,29 @@ _SANDBOXES = {"danger-full-access": "none", "external-sandbox": "external"}
 
 
 def turn_metadata(thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str) -> str:
-    """The JSON text of `x-codex-turn-metadata`; `kind` is "prewarm" or "turn".
+    """The JSON text of `x-codex-turn-metadata`; `kind` is "prewarm", "turn" or "compaction".
 
     The members of the original that we know to be true of us, in its order.
     """
     content = {
         "installation_id": installation_id,
-        "session_id": thread.id,
+        "session_id": thread.session_id,
         "thread_id": thread.id,
         "agent_name": "/root",
         "turn_id": turn_id,
-        "window_id": f"{thread.id}:0",
-        "window_number": 0,
+        "window_id": f"{thread.id}:{thread.window}",
+        "window_number": thread.window,
         "request_kind": kind,
+        **_of_subagent(thread),
         "sandbox": _SANDBOXES.get(thread.sandbox_mode, "seccomp"),
         "sandbox_mode": thread.sandbox_mode,
         "model": thread.model,
         "reasoning_effort": effort,
     }
     return json.dumps(content, separators=(",", ":"))
+
+
+def _of_subagent(thread: Thread) -> dict[str, str | None]:
+    if thread.subagent is None:
+        return {}
+    return {"parent_thread_id": thread.parent, "subagent_kind": thread.subagent.kind, "thread_source": "subagent"}

@@ -1,5 +1,6 @@
 """What a thread asks of the model, and what it is told of where it works. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from agent.core.metadata import turn_metadata
@@ -7,16 +8,21 @@ from agent.core.thread import Thread, environment_context, message
 from agent.model.wire import Item, ResponsesRequest
 
 
-def context_of(thread: Thread, now: datetime, timezone: str, shell: str) -> list[Item]:
+def context_of(thread: Thread, now: datetime, timezone: str, shell: str, agents_md: Sequence[str] = ()) -> list[Item]:
     """What the model must know before the first input: instructions of the client, and where it works.
 
     Args:
         now: Local time, with its zone.
         shell: Its name.
+        agents_md: What the user and the project say in their AGENTS.md files.
     """
     instructions = (
         [] if thread.developer_instructions is None else [message("developer", thread.developer_instructions)]
     )
+    if agents_md:
+        text = "\n\n".join(agents_md)
+        wanted = f"# AGENTS.md instructions for {thread.cwd}\n\n<INSTRUCTIONS>\n{text}\n</INSTRUCTIONS>"
+        instructions.append(message("user", wanted))
     return [*instructions, environment_context(thread, f"{now:%Y-%m-%d}", timezone, shell)]
 
 
@@ -36,9 +42,17 @@ def request_of(
     """One request of a thread.
 
     Args:
-        kind: "prewarm" or "turn".
+        kind: "prewarm", "turn" or "compaction".
         effort: What the thread wants, or its model's default.
     """
+    family: dict[str, str] = {}
+    if thread.subagent is not None:
+        family = {
+            "x-openai-subagent": thread.subagent.kind,
+            "x-codex-parent-thread-id": thread.session_id,
+            "parent_turn_id": thread.subagent.parent_turn,
+            "root_turn_id": thread.subagent.parent_turn,
+        }
     metadata = turn_metadata(thread, kind=kind, turn_id=turn_id, installation_id=installation_id, effort=effort)
     return ResponsesRequest(
         model=thread.model,
@@ -47,13 +61,16 @@ def request_of(
         turn_metadata=metadata,
         tools=tools,
         client_metadata={
-            "session_id": thread.id,
+            "session_id": thread.session_id,
             "thread_id": thread.id,
             "turn_id": turn_id,
             "x-codex-installation-id": installation_id,
-            "x-codex-window-id": f"{thread.id}:0",
+            "x-codex-window-id": f"{thread.id}:{thread.window}",
             "x-codex-turn-metadata": metadata,
+            **family,
         },
+        session_id=thread.session_id,
+        subagent=None if thread.subagent is None else thread.subagent.kind,
         effort=None if effort == "none" else effort,
         summary=thread.summary,
         verbosity=thread.verbosity,

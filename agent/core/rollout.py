@@ -33,12 +33,23 @@ class StoredTurn:
     Args:
         wire: Without items.
         items: Those that were completed, in order.
-        history_start: How long the history was when it began.
+        history_start: How long the history was when it began; 0 if it was compacted since.
+        compacted: What the history was when it began, if it was compacted since.
+        total, last: The thread's tokens when it ended.
+        model: The one that was to answer.
     """
 
     wire: dict[str, Any]
     items: list[dict[str, Any]] = field(default_factory=list)
     history_start: int = 0
+    compacted: list[Item] | None = None
+    total: TokenUsage = field(default_factory=TokenUsage)
+    last: TokenUsage = field(default_factory=TokenUsage)
+    model: str | None = None
+
+    def before(self, history: list[Item]) -> list[Item]:
+        """The history when the turn began, given what has become of it."""
+        return history[: self.history_start] if self.compacted is None else list(self.compacted)
 
 
 @dataclass(slots=True)
@@ -48,6 +59,7 @@ class StoredThread:
     Args:
         meta: The payload of the first line, with what was updated later.
         created_at, updated_at: Unix seconds.
+        window: How often it was compacted.
         problems: What was left out, a sentence each.
     """
 
@@ -55,8 +67,10 @@ class StoredThread:
     history: list[Item] = field(default_factory=list)
     turns: list[StoredTurn] = field(default_factory=list)
     total: TokenUsage = field(default_factory=TokenUsage)
+    last: TokenUsage = field(default_factory=TokenUsage)
     read_state: dict[str, Any] | None = None
     updated_at: int = 0
+    window: int = 0
     problems: list[str] = field(default_factory=list)
     closing: list[tuple[str, Any]] = field(default_factory=list)  # lines that a crash kept from being written
 
@@ -140,7 +154,8 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
         case "response_item":
             thread.history.append(_object(payload))
         case "turn_started":
-            turn = StoredTurn(_object(payload["turn"]), [], len(thread.history))
+            turn = StoredTurn(_object(payload["turn"]), [], len(thread.history), total=thread.total, last=thread.last)
+            turn.model = payload.get("model")
             thread.turns.append(turn)
         case "thread_item":
             _object(payload["item"])["type"]
@@ -153,20 +168,29 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
             for known in reversed(thread.turns):
                 if known.wire["id"] == ended["id"]:
                     known.wire = ended
+                    if ended["status"] == "completed" and known.model is not None:
+                        thread.meta["answered_by"] = known.model
                     break
             turn = None
         case "token_usage":
-            thread.total = TokenUsage(*(int(payload[name]) for name in _COUNTS))
+            thread.total = _usage(payload)
+            thread.last = _usage(payload["last"]) if "last" in payload else TokenUsage()
+            if thread.turns:
+                thread.turns[-1].total, thread.turns[-1].last = thread.total, thread.last
         case "read_state":
             thread.read_state = payload
         case "thread_updated":
             thread.meta |= _object(payload)
         case "compacted":
-            thread.history = [_object(item) for item in payload["history"]]
+            history = [_object(item) for item in payload["history"]]
+            for known in thread.turns:
+                known.compacted, known.history_start = known.before(thread.history), 0
+            thread.history = history
+            thread.window += 1
         case "reverted":
             for index, known in enumerate(thread.turns):
                 if known.wire["id"] == payload["turn_id"]:
-                    del thread.history[known.history_start :]
+                    thread.history = known.before(thread.history)
                     del thread.turns[index:]
                     break
         case _:
@@ -177,9 +201,17 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
 _COUNTS = ("total", "input", "cached_input", "output", "reasoning_output")
 
 
-def usage_payload(usage: TokenUsage) -> dict[str, int]:
-    """For a line of USAGE."""
+def usage_payload(total: TokenUsage, last: TokenUsage) -> dict[str, Any]:
+    """For a line of USAGE: of all turns, and of the last response."""
+    return {**_counts(total), "last": _counts(last)}
+
+
+def _counts(usage: TokenUsage) -> dict[str, int]:
     return {name: getattr(usage, name) for name in _COUNTS}
+
+
+def _usage(payload: Any) -> TokenUsage:
+    return TokenUsage(*(int(payload[name]) for name in _COUNTS))
 
 
 def _object(value: Any) -> dict[str, Any]:

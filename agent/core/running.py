@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
-from agent.core import rollout
-from agent.core.ids import uuid7
+from agent.core import agents_md, rollout
 from agent.core.requests import context_of, request_of
 from agent.core.steps import (
     FallBack,
@@ -22,6 +20,7 @@ from agent.core.steps import (
     Notify,
     Received,
     Record,
+    Replace,
     RunTool,
     Sample,
     SampleFailed,
@@ -31,85 +30,28 @@ from agent.core.steps import (
     TurnEvent,
 )
 from agent.core.store import Journal
+from agent.core.surroundings import (
+    ModelFacts,
+    ModelSession,
+    NothingToAdd,
+    Opening,
+    StartedTurn,
+    Surroundings,
+    ThreadNotFound,
+    TurnBusy,
+    TurnNotRunning,
+    TurnPlace,
+    now_ms,
+)
 from agent.core.thread import Thread
-from agent.core.tooling import CallContext, ToolBox, ToolCall, ToolOutput
+from agent.core.tooling import CallContext, ToolCall, ToolOutput
 from agent.core.turn import Turn
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
-from agent.model.wire import Item, ResponseEvent, ResponsesRequest
+from agent.model.wire import Item, ResponsesRequest
+
+__all__ = ["ModelFacts", "ModelSession", "NothingToAdd", "Running", "ThreadNotFound", "TurnNotRunning"]
 
 logger = logging.getLogger(__name__)
-
-
-class ModelSession(Protocol):
-    """The model requests of one thread (`agent.model.client.ModelSession`)."""
-
-    @property
-    def transport(self) -> str:
-        """How the next request travels: "websocket" or "http"."""
-        ...
-
-    async def prewarm(self, request: ResponsesRequest) -> None: ...
-
-    def stream(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
-        """Raises UpstreamError, StreamBroken or Unavailable."""
-        ...
-
-    def use_http(self) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a turn needs to know of its model."""
-
-    default_effort: str
-    usable_window: int
-
-
-class ThreadNotFound(LookupError):
-    """There is no such thread in this process."""
-
-
-class TurnNotRunning(LookupError):
-    """There is no such turn to steer or interrupt; the text is the original's."""
-
-
-class NothingToAdd(ValueError):
-    """Empty input for a turn that runs. A turn that begins may have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all threads of a process share.
-
-    Args:
-        facts: What is known of a model.
-        publish: Tells the followers of a thread: (thread id, method, params).
-        installation_id: As told to the model service.
-        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
-        ask: Asks the followers of a thread: (thread id, method, params).
-        tools: What the model may call.
-    """
-
-    facts: Callable[[str], ModelFacts]
-    publish: Callable[[str, str, dict[str, Any]], None]
-    installation_id: str
-    stream_retries: int
-    ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]]
-    tools: ToolBox
-
-    def new_id(self) -> str:
-        """A fresh UUIDv7."""
-        return uuid7(now_ms(), os.urandom(10))
-
-
-@dataclass(frozen=True, slots=True)
-class StartedTurn:
-    """A turn that was answered to the client, and what sets it going (nothing, if it runs already)."""
-
-    wire: dict[str, Any]
-    begin: Callable[[], None] | None
 
 
 class Running:
@@ -122,15 +64,23 @@ class Running:
         self._session = session
         self._turn: Turn | None = None
         self._task: asyncio.Task[None] | None = None  # of the turn that runs
+        self._warming: asyncio.Task[None] | None = None
+        self._opening: Opening | None = None  # of the turn that runs, until it is over
         self._tasks: set[asyncio.Task[None]] = set()  # all that are not over
         self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
         self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
         self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
         self._kept: dict[str, Any] = {}  # by the tools
         self._problem_told = False
+        self._knows_context = bool(thread.history)  # where it works, and what is wanted there
 
     def prewarm(self) -> None:
-        self._own(asyncio.create_task(self._warm()))
+        self._warming = self._own(asyncio.create_task(self._warm()))
+
+    async def _transport(self) -> str:
+        if self._warming is not None:
+            await asyncio.wait({self._warming})
+        return self._session.transport
 
     async def _warm(self) -> None:
         request = self._request(self.thread.static_input(), "prewarm", turn_id="", generate=False)
@@ -164,16 +114,39 @@ class Running:
         thread.updated_at = now_ms() // 1000
         if (after := thread.meta()) != before and self.journal is not None and self.journal.is_on_disk:
             self._write(rollout.UPDATED, {name: value for name, value in after.items() if before[name] != value})
-        turn = Turn(
+        same = thread.answered_by in (None, thread.model) or not thread.history
+        turn = self._new_turn(content, item, client_id, former_model=None if same else thread.answered_by)
+        return self._begun(turn, output_schema)
+
+    def start_compaction(self) -> StartedTurn:
+        """Compact the history in a turn of its own. Raises TurnBusy if one runs."""
+        if self._turn is not None:
+            raise TurnBusy("a turn runs in this thread; interrupt it or wait for its end")
+        return self._begun(self._new_turn([], {}, None, compacts=True), None)
+
+    def start_opened(self, open_turn: Callable[["TurnPlace"], Opening]) -> StartedTurn:
+        """A turn that begins with what `open_turn` makes, and not with a request. Raises TurnBusy if one runs."""
+        if self._turn is not None:
+            raise TurnBusy("a turn runs in this thread; interrupt it or wait for its end")
+        turn = self._new_turn([], {}, None)
+        place = TurnPlace(self.thread, turn.id, self._publish, self.add_to_history, self._transport)
+        self._opening = open_turn(place)
+        return self._begun(turn, None)
+
+    def _new_turn(self, content: list[dict[str, Any]], item: Item, client_id: str | None, **more: Any) -> Turn:
+        return Turn(
             id=self._around.new_id(),
-            thread=thread,
+            thread=self.thread,
             content=content,
             item=item,
             client_id=client_id,
-            window=self._around.facts(thread.model).usable_window,
+            window=self._around.facts(self.thread.model).usable_window,
             retries=self._around.stream_retries,
             new_id=self._around.new_id,
+            **more,
         )
+
+    def _begun(self, turn: Turn, output_schema: Item | None) -> StartedTurn:
         self._turn = turn
 
         def begin() -> None:
@@ -199,8 +172,12 @@ class Running:
             raise TurnNotRunning("no active turn to interrupt")
         if turn.id != turn_id:
             raise TurnNotRunning(f"expected active turn id {turn_id} but found {turn.id}")
+        self._perform_now(turn.count_held())
 
         def stop() -> None:
+            if self._opening is not None:
+                self._opening.stopped()
+                self._opening = None
             # First the notifications, then the task: its cancellation only drops the stream.
             self._perform_now(turn.receive(Interrupted(), now_ms()))
             for stopped in (task, *self._calls):
@@ -210,6 +187,8 @@ class Running:
         return stop
 
     async def aclose(self) -> None:
+        if self._turn is not None:
+            self.interrupt(self._turn.id)()
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -224,11 +203,13 @@ class Running:
         """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
         try:
             self._finished = asyncio.Queue()
-            self._add_context()
-            delay_s = self._perform(turn.start(now_ms()))
+            await self._add_context()
+            delay_s = self._start(turn)
             while delay_s is not None:
                 await asyncio.sleep(delay_s)
                 delay_s = await self._sample(turn, output_schema)
+                if self._turn is turn:
+                    self._opening = None
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -237,18 +218,29 @@ class Running:
             self._perform(turn.receive(failed, now_ms()))
         finally:
             if self._turn is turn:
-                self._turn = self._task = None
+                self._turn = self._task = self._opening = None
+
+    def _start(self, turn: Turn) -> float | None:
+        """Tell of the turn, unless what it begins with does that: it is only written down then."""
+        commands = turn.start(now_ms())
+        if self._opening is None:
+            return self._perform(commands)
+        started = next(one for one in commands if isinstance(one, Notify) and one.method == "turn/started")
+        self._write(rollout.TURN_STARTED, {"turn": started.params["turn"], "model": self.thread.model})
+        return 0.0
 
     async def _sample(self, turn: Turn, output_schema: Item | None) -> float | None:
         """One model request, performed as it goes; the delay before the next, None if the turn is over."""
         thread = self.thread
-        request = self._request(
-            (*thread.static_input(), *thread.history), "turn", turn_id=turn.id, schema=output_schema, state=turn.state
-        )
+        items = (*thread.static_input(), *thread.history, *turn.trigger)
+        kind = "compaction" if turn.trigger else "turn"
+        schema = None if turn.trigger else output_schema
+        request = self._request(items, kind, model=turn.model, turn_id=turn.id, schema=schema, state=turn.state)
         transport = self._session.transport
         end: TurnEvent = SampleFailed(StreamBroken("the stream ended before response.completed"), transport)
         try:
-            async with contextlib.aclosing(self._session.stream(request)) as events:
+            stream = self._session.stream(request) if self._opening is None else self._opening.events()
+            async with contextlib.aclosing(stream) as events:
                 async for event in events:
                     transport = self._session.transport
                     commands = turn.receive(Received(event), now_ms())
@@ -318,6 +310,8 @@ class Running:
                     self._publish(command.method, command.params)
                 case Record():
                     self.add_to_history(command.item)
+                case Replace():
+                    self._replace_history(command.history)
                 case RunTool():
                     self._calls.add(task := self._own(asyncio.create_task(self._call(self._current(), command.call))))
                     task.add_done_callback(self._calls.discard)
@@ -326,7 +320,7 @@ class Running:
                 case Sample():
                     delay_s = command.delay_s
                 case Finish():
-                    self._turn = self._task = None
+                    self._turn = self._task = self._opening = None
                 case _:
                     assert_never(command)
         return delay_s
@@ -336,17 +330,22 @@ class Running:
         self.thread.history.append(item)
         self._write(rollout.HISTORY, item)
 
+    def _replace_history(self, history: list[Item]) -> None:
+        self.thread.history[:] = history
+        self.thread.window += 1
+        self._write(rollout.COMPACTED, {"history": history})
+
     def _publish(self, method: str, params: dict[str, Any]) -> None:
         """Write down what a resumed thread must know, and only then tell it."""
         match method:
-            case "turn/started":
-                self._write(rollout.TURN_STARTED, {"turn": params["turn"]})
+            case "turn/started" if params["turn"]["rootTurnId"] == params["turn"]["id"]:  # else it is part of another
+                self._write(rollout.TURN_STARTED, {"turn": params["turn"], "model": self.thread.model})
             case "item/completed":
                 self._write(rollout.ITEM, {"turn_id": params["turnId"], "item": params["item"]})
             case "turn/completed":
                 self._write(rollout.TURN_ENDED, {"turn": {**params["turn"], "items": []}})
             case "thread/tokenUsage/updated":
-                self._write(rollout.USAGE, rollout.usage_payload(self.thread.total))
+                self._write(rollout.USAGE, rollout.usage_payload(self.thread.total, self.thread.last))
             case "thread/readState/changed":
                 self.thread.read_state = params["readState"]
                 self._write(rollout.READ_STATE, params["readState"])
@@ -373,16 +372,20 @@ class Running:
         """Carry out commands that ask for no request."""
         self._perform([command for command in commands if not isinstance(command, Sample)])
 
-    def _add_context(self) -> None:
-        if not self.thread.history:
+    async def _add_context(self) -> None:
+        if not self._knows_context:
+            texts = await asyncio.to_thread(agents_md.load, self._around.home, self.thread.cwd)
+            self._knows_context = True
             now = datetime.now().astimezone()
             shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
             timezone = os.environ.get("TZ") or now.tzname() or "UTC"
-            for item in context_of(self.thread, now, timezone, shell):
+            for item in context_of(self.thread, now, timezone, shell, texts):
                 self.add_to_history(item)
 
-    def _request(self, items: tuple[Item, ...], kind: str, **more: Any) -> ResponsesRequest:
-        thread = self.thread
+    def _request(
+        self, items: tuple[Item, ...], kind: str, *, model: str | None = None, **more: Any
+    ) -> ResponsesRequest:
+        thread = self.thread if model is None else dataclasses.replace(self.thread, model=model)
         return request_of(
             thread,
             items,
@@ -392,8 +395,3 @@ class Running:
             installation_id=self._around.installation_id,
             **more,
         )
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000

@@ -5,13 +5,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.core import rollout
+from agent.core.compaction import estimated_tokens
+from agent.core.review import Target, reviewer_of
+from agent.core.reviewing import Reviewing
 from agent.core.rollout import StoredThread, StoredTurn
-from agent.core.running import ModelFacts, ModelSession, Running, StartedTurn, Surroundings, ThreadNotFound
+from agent.core.running import Running
 from agent.core.steps import Steered
 from agent.core.store import Journal, Store, StoreFailed, ThreadNotStored
+from agent.core.surroundings import ModelFacts, ModelSession, StartedTurn, Surroundings, ThreadNotFound, TurnPlace
 from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
-from agent.model.wire import Item
+from agent.core.views import usage_wire
+from agent.model.wire import Item, TokenUsage
 
 
 class Core:
@@ -41,7 +46,7 @@ class Core:
         store: Store,
     ) -> None:
         self._open_session = open_session
-        self._around = Surroundings(facts, publish, installation_id, stream_retries, ask, tools)
+        self._around = Surroundings(facts, publish, installation_id, stream_retries, ask, tools, store.home)
         self.store = store
         self._threads: dict[str, Running] = {}
 
@@ -75,9 +80,11 @@ class Core:
             thread = thread_of(stored.meta)
         except TypeError as exc:
             raise StoreFailed(f"the thread's file {path.name} cannot be used: its first line lacks something") from exc
-        thread.history, thread.total, thread.read_state = stored.history, stored.total, stored.read_state
+        thread.history, thread.total, thread.last = stored.history, stored.total, stored.last
+        thread.read_state = stored.read_state
         thread.preview, thread.updated_at, thread.path = stored.preview, stored.updated_at, str(path)
         thread.problems = stored.problems
+        thread.window, thread.context_tokens = stored.window, stored.last.total or estimated_tokens(stored.history)
         if stored.read_state is not None:
             thread.first_unread = (stored.read_state.get("firstUnread") or {}).get("turnId")
         journal = Journal(path, thread.meta, exists=True)
@@ -99,11 +106,13 @@ class Core:
         kept = source.turns
         if before_turn is not None:
             index = next(number for number, turn in enumerate(kept) if turn.wire["id"] == before_turn)
-            thread.history = source.history[: kept[index].history_start]
+            thread.history = kept[index].before(source.history)
             kept = kept[:index]
         else:
             thread.history = list(source.history)
-        thread.total, thread.preview = source.total, source.preview
+        thread.total, thread.last = (kept[-1].total, kept[-1].last) if kept else (TokenUsage(), TokenUsage())
+        thread.preview = source.preview
+        thread.context_tokens = thread.last.total or estimated_tokens(thread.history)
         self.add(thread)
         journal = self._threads[thread.id].journal
         if journal is None:
@@ -118,7 +127,6 @@ class Core:
         for turns in starts.values():
             for turn in turns:
                 _write_turn(journal, turn)
-        journal.write(rollout.USAGE, rollout.usage_payload(thread.total))
 
     async def unload(self, thread_id: str) -> bool:
         """Stop the thread and let go of its file; False if it was not loaded."""
@@ -156,6 +164,20 @@ class Core:
         for item in items:
             running.add_to_history(item)
 
+    def usage_wire(self, thread_id: str, turn_id: str) -> dict[str, Any]:
+        """What clients are told of the tokens of a thread, as of its last turn.
+
+        Raises:
+            ThreadNotFound: It is not loaded.
+        """
+        thread = self._running(thread_id).thread
+        usage = {
+            "total": usage_wire(thread.total),
+            "last": usage_wire(thread.last),
+            "modelContextWindow": self._around.facts(thread.model).usable_window,
+        }
+        return {"threadId": thread_id, "turnId": turn_id, "tokenUsage": usage}
+
     def thread(self, thread_id: str) -> Thread:
         """Raises ThreadNotFound."""
         return self._running(thread_id).thread
@@ -183,6 +205,33 @@ class Core:
             NothingToAdd: A turn runs, and the input is empty.
         """
         return self._running(thread_id).start_turn(content, item, client_id, output_schema, override)
+
+    def start_compaction(self, thread_id: str) -> "StartedTurn":
+        """Compact the history in a turn of its own.
+
+        Raises:
+            ThreadNotFound, TurnBusy: It cannot be.
+        """
+        return self._running(thread_id).start_compaction()
+
+    def start_review(
+        self, thread_id: str, reviewer_id: str, target: Target, ended: Callable[[], None]
+    ) -> "StartedTurn":
+        """Have something reviewed, in a turn of the thread.
+
+        Args:
+            reviewer_id: The thread that the reviewer's requests name.
+            ended: Called once it makes no more of them.
+
+        Raises:
+            ThreadNotFound, TurnBusy: It cannot be.
+        """
+
+        def opening(place: TurnPlace) -> Reviewing:
+            reviewer = reviewer_of(place.thread, reviewer_id, place.turn_id)
+            return Reviewing(place, reviewer, target, self._around, self._open_session(reviewer_id), ended)
+
+        return self._running(thread_id).start_opened(opening)
 
     def steer(
         self, thread_id: str, turn_id: str, content: list[dict[str, Any]], item: Item, client_id: str | None
@@ -218,4 +267,5 @@ def _write_turn(journal: Journal, turn: StoredTurn) -> None:
     journal.write(rollout.TURN_STARTED, {"turn": turn.wire})
     for item in turn.items:
         journal.write(rollout.ITEM, {"turn_id": turn.wire["id"], "item": item})
+    journal.write(rollout.USAGE, rollout.usage_payload(turn.total, turn.last))
     journal.write(rollout.TURN_ENDED, {"turn": turn.wire})

@@ -26,6 +26,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Replace:
+    """Put these items in the place of the history."""
+
+    history: list[Item]
+
+
+@dataclass(frozen=True, slots=True)
 class RunTool:
     """Do what the model wants done; `ToolFinished` comes of it."""
 
@@ -51,7 +58,7 @@ class Finish:
     status: str
 
 
-TurnCommand = Notify | Record | RunTool | Sample | FallBack | Finish
+TurnCommand = Notify | Record | Replace | RunTool | Sample | FallBack | Finish
 
 
 # Events

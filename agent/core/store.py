@@ -140,6 +140,7 @@ class Store:
     """The threads under one CODEX_HOME."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self._sessions = home / "sessions"
         self._archive = home / "archived_sessions"
 

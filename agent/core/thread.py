@@ -54,6 +54,19 @@ class ThreadDefaults:
     service_tier: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Subagent:
+    """What a thread is to its parent.
+
+    Args:
+        kind: As the model service calls it.
+        parent_turn: The parent's turn that it works for.
+    """
+
+    kind: str
+    parent_turn: str
+
+
 @dataclass(slots=True)
 class Thread:
     """One conversation.
@@ -65,6 +78,9 @@ class Thread:
         effort: None for the model's default.
         created_at: Unix seconds.
         history: Responses items, oldest first.
+        context_tokens: How many tokens the last request had, as far as the service has said.
+        window: How often it was compacted.
+        answered_by: The model that answered last; None before the first answer.
         first_unread: The oldest turn that no client has marked as read.
     """
 
@@ -88,6 +104,10 @@ class Thread:
     model_provider: str = "openai"
     history: list[Item] = field(default_factory=list)
     total: TokenUsage = field(default_factory=TokenUsage)
+    last: TokenUsage = field(default_factory=TokenUsage)  # of the last response
+    context_tokens: int = 0
+    window: int = 0
+    answered_by: str | None = None
     status: str = "idle"
     flags: dict[str, int] = field(default_factory=dict)  # how many calls wait for what
     preview: str = ""
@@ -99,6 +119,7 @@ class Thread:
     git_info: dict[str, Any] | None = None
     forked_from: str | None = None
     parent: str | None = None
+    subagent: Subagent | None = None  # then `parent` is there too
     dynamic_tools: list[dict[str, Any]] = field(default_factory=list)  # of the client
     problems: list[str] = field(default_factory=list)  # of its file, when it was loaded
 
@@ -106,6 +127,11 @@ class Thread:
     def sandbox_mode(self) -> str:
         """The name of the sandbox policy, as it is told to the model service."""
         return _MODES.get(str(self.sandbox.get("type")), "unknown")
+
+    @property
+    def session_id(self) -> str:
+        """The thread that it is known under to the model service besides its own id."""
+        return self.id if self.subagent is None or self.parent is None else self.parent
 
     def static_input(self) -> tuple[Item, ...]:
         """What every request starts with, known before the first turn."""
@@ -180,7 +206,7 @@ class Thread:
 _KEPT = (
     *("id", "cwd", "model", "originator", "approval_policy", "sandbox", "profile", "created_at", "cli_version"),
     *("base_instructions", "developer_instructions", "effort", "summary", "verbosity", "service_tier", "source"),
-    *("model_provider", "name", "git_info", "forked_from", "parent", "dynamic_tools"),
+    *("model_provider", "name", "git_info", "forked_from", "parent", "dynamic_tools", "answered_by"),
 )
 
 

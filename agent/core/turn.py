@@ -1,13 +1,15 @@
 """One turn, decided: events in, commands out. Pure.
 
 The order of what clients are told is the order of the original (facts/protocol.md 4 and 5.6): the goldens are
-replayed against it.
+replayed against it. Longer than most modules: one state machine is read in one place.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from agent.core.compaction import TRIGGER, Compaction, NotOneSummary, estimated_tokens, is_full
 from agent.core.steps import (
     FallBack,
     Finish,
@@ -16,6 +18,7 @@ from agent.core.steps import (
     Notify,
     Received,
     Record,
+    Replace,
     RunTool,
     Sample,
     SampleFailed,
@@ -26,7 +29,7 @@ from agent.core.steps import (
 )
 from agent.core.thread import ABORTED_CALL, TURN_ABORTED, Thread, message
 from agent.core.tooling import OUTPUT_TYPES, ToolCall, ToolOutput
-from agent.core.views import error_wire, item_wire, limits_wire, usage_wire
+from agent.core.views import error_wire, item_wire, limits_wire, turn_wire, usage_wire
 from agent.model.failures import UpstreamError, judge
 from agent.model.limits import RateLimits
 from agent.model.wire import (
@@ -60,6 +63,8 @@ class Turn:
         window: Tokens of input that clients are told the model has.
         retries: How often a broken stream is retried on each transport.
         new_id: Makes the next identifier.
+        compacts: The user wants the thread compacted, and nothing else.
+        former_model: Who made the history, if it was another model: that one sums it up first (observed).
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Turn:
         window: int,
         retries: int,
         new_id: Callable[[], str],
+        compacts: bool = False,
+        former_model: str | None = None,
     ) -> None:
         self.id = id
         self.state: str | None = None  # what the service wants back within this turn
@@ -92,28 +99,51 @@ class Turn:
         self._running: list[ToolCall] = []
         self._held: Completed | SampleFailed | Impossible | None = None  # the end of a response, until all calls ended
         self._stops = False
+        self._compacts = compacts
+        self._former_model = former_model
+        self._compaction: Compaction | None = None  # while one runs
+        self._just_compacted = False
 
     def wire(self) -> dict[str, Any]:
         """The turn as the answer to turn/start shows it."""
-        return self._wire("inProgress", started=False)
+        return turn_wire(self.id, "inProgress", started_ms=None)
 
     @property
     def waits(self) -> bool:
         """Whether the response has ended, and calls of it still run."""
         return self._held is not None
 
+    @property
+    def trigger(self) -> tuple[Item, ...]:
+        """What the next request has behind the history."""
+        return () if self._compaction is None else (TRIGGER,)
+
+    @property
+    def model(self) -> str:
+        """The model that the next request is for."""
+        return self._thread.model if self._former_model is None else self._former_model
+
     def start(self, now_ms: int) -> list[TurnCommand]:
         """The first commands."""
         self._started_ms = now_ms
         self._thread.status = "active"
         status = {"threadId": self._thread.id, "status": {"type": "active", "activeFlags": []}}
-        started = {"threadId": self._thread.id, "turn": self._wire("inProgress")}
+        full = is_full(self._thread.context_tokens, self._window)
+        compacts = self._compacts or full or self._former_model is not None
+        started = {"threadId": self._thread.id, "turn": turn_wire(self.id, "inProgress", started_ms=now_ms)}
         return [
             Notify("thread/status/changed", status),
             Notify("turn/started", started),
-            *self._take_inputs(now_ms),
-            Sample(),
+            *(self._compact(now_ms) if compacts else [*self._take_inputs(now_ms), Sample()]),
         ]
+
+    def count_held(self) -> list[TurnCommand]:
+        """What a response has cost whose calls still run: told before the turn is interrupted (observed)."""
+        held = self._held
+        if not isinstance(held, Completed) or held.usage is None:
+            return []
+        self._held = dataclasses.replace(held, usage=None)
+        return [self._count(self._thread.total + held.usage, held.usage)]
 
     def receive(self, event: TurnEvent, now_ms: int) -> list[TurnCommand]:
         """What follows from an event; nothing once the turn is over."""
@@ -145,6 +175,8 @@ class Turn:
                 assert_never(event)
 
     def _received(self, event: ResponseEvent, now_ms: int) -> list[TurnCommand]:
+        if self._compaction is not None and not isinstance(event, TurnState | LimitsSeen):
+            return self._receive_summary(self._compaction, event, now_ms)
         match event:
             case Created():
                 return []
@@ -249,6 +281,46 @@ class Turn:
         self._inputs = []
         return commands
 
+    # Compaction
+
+    def _compact(self, now_ms: int) -> list[TurnCommand]:
+        self._compaction = Compaction(self._new_id(), now_ms)
+        started = self._about(item=self._compaction.wire(None), startedAtMs=now_ms)
+        return [Notify("item/started", started), Sample()]
+
+    def _receive_summary(self, compaction: Compaction, event: ResponseEvent, now_ms: int) -> list[TurnCommand]:
+        """A compaction's answer is not shown: only its summary counts, and that it is the only one."""
+        if isinstance(event, ItemDone):
+            compaction.outputs.append(event.item)
+        if not isinstance(event, Completed):
+            return []
+        thread = self._thread
+        try:
+            history = compaction.result(thread.history)
+        except NotOneSummary as exc:
+            return self._compact_otherwise(compaction) or self._fail(str(exc), "other", now_ms)
+        self._compaction, self._former_model, self._just_compacted, self._attempts = None, None, True, 0
+        left = estimated_tokens((*thread.static_input(), *history))
+        shown = self._about(item=compaction.wire(now_ms), contentTokenCount=None, completedAtMs=now_ms)
+        commands: list[TurnCommand] = [
+            Replace(history),
+            self._count(thread.total, TokenUsage(total=left)),
+            Notify("item/completed", shown),
+            *self._tell_limits(),
+        ]
+        if self._compacts and not self._inputs:
+            return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
+        return [*commands, *self._take_inputs(now_ms), Sample()]
+
+    def _compact_otherwise(self, compaction: Compaction) -> list[TurnCommand]:
+        """The next attempt after one that cannot be retried: where another model was asked first, the thread's own."""
+        if self._former_model is None:
+            return []
+        self._former_model = None
+        self._attempts = 0
+        compaction.outputs.clear()
+        return [Sample()]
+
     # Ends
 
     def _completed(self, event: Completed, now_ms: int) -> list[TurnCommand]:
@@ -256,6 +328,7 @@ class Turn:
             self._held = event
             return []
         self._attempts = 0
+        self._thread.answered_by = self._thread.model
         self._open.clear()
         commands: list[TurnCommand] = []
         if event.usage is not None:
@@ -265,7 +338,11 @@ class Turn:
             commands += [*self._record_outputs(), Record(message("user", TURN_ABORTED)), self._status("idle")]
             return [*commands, *self._finish("interrupted", now_ms)]
         if self._calls or self._inputs:
-            return [*commands, *self._record_outputs(), *self._take_inputs(now_ms), Sample()]
+            commands += self._record_outputs()
+            # One that has just been did not help: the service says itself when there is no more room.
+            full = is_full(self._thread.context_tokens, self._window) and not self._just_compacted
+            self._just_compacted = False
+            return [*commands, *(self._compact(now_ms) if full else [*self._take_inputs(now_ms), Sample()])]
         if self._last_message is not None:  # without one there is nothing to read (observed)
             commands += self._read_state()
         return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
@@ -273,6 +350,8 @@ class Turn:
     def _failed(self, event: SampleFailed, now_ms: int) -> list[TurnCommand]:
         # An item that was open stays open: it never completes, and the next attempt starts one of its own.
         self._open.clear()
+        if self._compaction is not None:
+            self._compaction.outputs.clear()
         commands = self._record_outputs()
         verdict = judge(event.failure)
         if verdict.tells_limits:  # the limits of a refusal are told only where they are the reason (observed)
@@ -282,7 +361,10 @@ class Turn:
         if verdict.window_full:
             full = TokenUsage(total=self._window)
             commands.append(self._count(full, TokenUsage(total=max(0, self._window - self._thread.total.total))))
+            self._thread.context_tokens = self._window
         if not verdict.retryable:
+            if self._compaction is not None and (again := self._compact_otherwise(self._compaction)):
+                return [*commands, *again]
             return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
         self._attempts += 1
         over_socket = event.transport == "websocket"
@@ -304,8 +386,13 @@ class Turn:
         return [*commands, Sample(min(delay_s, MAX_RETRY_DELAY_S))]
 
     def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
+        commands: list[TurnCommand] = []
+        if self._compaction is not None:
+            reason = f"Error running remote compact task: {reason}"
+            commands = self._take_inputs(now_ms)  # that it has not come to yet: they are not lost (observed)
         error = error_wire(reason, info)
         return [
+            *commands,
             self._status("systemError"),
             Notify("error", self._about(error=error, willRetry=False)),
             *self._read_state(),
@@ -314,7 +401,7 @@ class Turn:
 
     def _finish(self, status: str, now_ms: int, error: dict[str, Any] | None = None) -> list[TurnCommand]:
         self._over = True
-        turn = self._wire(status, error=error, completed_ms=now_ms)
+        turn = turn_wire(self.id, status, started_ms=self._started_ms, completed_ms=now_ms, error=error)
         if status == "completed" and self._last_message is not None:
             turn["items"], turn["itemsView"] = [self._last_message], "summary"
         return [Notify("turn/completed", {"threadId": self._thread.id, "turn": turn}), Finish(status)]
@@ -326,8 +413,8 @@ class Turn:
         return [Record(answers[call.id]) for call in calls]
 
     def _count(self, total: TokenUsage, last: TokenUsage) -> Notify:
-        """Set the thread's total, and tell it."""
-        self._thread.total = total
+        """Set the thread's total and how full its context is, and tell it."""
+        self._thread.total, self._thread.last, self._thread.context_tokens = total, last, last.total
         usage = {"total": usage_wire(total), "last": usage_wire(last), "modelContextWindow": self._window}
         return Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage))
 
@@ -354,26 +441,6 @@ class Turn:
 
     def _delta(self, item_id: str, delta: str) -> dict[str, Any]:
         return self._about(itemId=item_id, delta=delta)
-
-    def _wire(
-        self,
-        status: str,
-        *,
-        started: bool = True,
-        error: dict[str, Any] | None = None,
-        completed_ms: int | None = None,
-    ) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "rootTurnId": self.id,
-            "items": [],
-            "itemsView": "notLoaded",
-            "status": status,
-            "error": error,
-            "startedAt": self._started_ms // 1000 if started else None,
-            "completedAt": None if completed_ms is None else completed_ms // 1000,
-            "durationMs": None if completed_ms is None else completed_ms - self._started_ms,
-        }
 
 
 @dataclass(frozen=True, slots=True)

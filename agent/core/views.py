@@ -36,6 +36,24 @@ def _texts(parts: Any, kind: str) -> list[str]:
     return [str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == kind]
 
 
+def turn_wire(
+    turn_id: str, status: str, *, started_ms: int | None, completed_ms: int | None = None, error: Any = None
+) -> dict[str, Any]:
+    """A turn without its items; `started_ms` is None before it has begun."""
+    took_ms = None if completed_ms is None or started_ms is None else completed_ms - started_ms
+    return {
+        "id": turn_id,
+        "rootTurnId": turn_id,
+        "items": [],
+        "itemsView": "notLoaded",
+        "status": status,
+        "error": error,
+        "startedAt": None if started_ms is None else started_ms // 1000,
+        "completedAt": None if completed_ms is None else completed_ms // 1000,
+        "durationMs": took_ms,
+    }
+
+
 def error_wire(text: str, info: Any, details: str | None = None) -> dict[str, Any]:
     return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
 

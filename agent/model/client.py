@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import enum
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.auth import Auth, AuthFailed, Bearer, NotSignedIn, RefreshFailed
 from agent.model.endpoint import ClientIdentity, ProxyEndpoint
-from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, UpstreamError
+from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, UpstreamError, failure
 from agent.model.http import HttpClient
 from agent.model.wire import Completed, Item, ItemDone, ResponseEvent, ResponsesRequest, history_item
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from agent.model.websocket import ResponsesSocket
 
 API_ORIGIN = "https://api.openai.com"
+# Without it the service does not know what a compaction trigger is.
+BETA_FEATURES = "remote_compaction_v2"
 WEBSOCKET_PROTOCOL = "responses_websockets=2026-02-06"
+COMPACT_TIMEOUT_S = 300.0
 # What is tried after the first, the second and the third 401.
 _RECOVERIES = ("reload", "refresh", None)
 
@@ -119,6 +123,28 @@ class ModelSession:
             finally:
                 if not completed:
                     await self._drop_socket()
+
+    async def compact(self, request: ResponsesRequest) -> tuple[Item, ...]:
+        """Have the input summed up by a request of its own, for a service that knows no compaction trigger.
+
+        Returns:
+            What takes the place of the input.
+
+        Raises:
+            UpstreamError, StreamBroken: It failed; nothing was retried.
+            Unavailable: There are no usable credentials, or no proxy.
+        """
+        bearer = await self._bearer()
+        url = f"{self._base(bearer)}/responses/compact"
+        status, answer = await self._client.http.request_json(
+            "POST", url, request.compact_body(), self._headers(request, bearer), timeout_s=COMPACT_TIMEOUT_S
+        )
+        if status != 200:
+            raise failure(status, {}, json.dumps(answer))
+        output = answer.get("output") if isinstance(answer, dict) else None
+        if not isinstance(output, list) or not all(isinstance(item, dict) and "type" in item for item in output):
+            raise StreamBroken("the answer to a compaction has no list of items")
+        return tuple(output)
 
     def use_http(self) -> None:
         """From now on POST, for the rest of the thread."""
@@ -243,15 +269,21 @@ class ModelSession:
             headers["chatgpt-account-id"] = bearer.account_id
         # A model is any text; one that is no header value has no hint (observed).
         hint = {"x-codex-routing-hint": f"model={request.model}"} if _is_header_value(request.model) else {}
+        session_id = request.session_id or self._thread_id
+        family = {}
+        if request.subagent is not None:
+            family = {"x-codex-parent-thread-id": session_id, "x-openai-subagent": request.subagent}
         return headers | {
             "User-Agent": identity.user_agent,
             "originator": identity.originator,
             "version": identity.version,
             "x-client-request-id": self._thread_id,
-            "session-id": self._thread_id,
+            "x-codex-beta-features": BETA_FEATURES,
+            "session-id": session_id,
             "thread-id": self._thread_id,
-            "x-codex-window-id": f"{self._thread_id}:0",
+            "x-codex-window-id": request.client_metadata.get("x-codex-window-id", f"{self._thread_id}:0"),
             "x-codex-turn-metadata": request.turn_metadata,
+            **family,
             **hint,
         }
 

@@ -20,7 +20,9 @@ class ResponsesRequest:
 
     Args:
         input: All items from the start; a transport may send only what the service does not know yet.
-        thread_id: Also the session and the prompt cache key.
+        thread_id: Also the session and the prompt cache key, unless `session_id` is another.
+        session_id: The thread that this one works for; None for itself.
+        subagent: What it does for that thread, as the service calls it; None if it works for itself.
         turn_metadata: The JSON text of the original's `x-codex-turn-metadata`, sent as a header and in the body.
         client_metadata: Further entries of the body's `client_metadata`.
         generate: False for the prewarm, which only makes the service load the input.
@@ -40,6 +42,8 @@ class ResponsesRequest:
     service_tier: str | None = None
     generate: bool = True
     turn_state: str | None = None
+    session_id: str | None = None
+    subagent: str | None = None
 
     def shape(self) -> Item:
         """All of the body but its input and metadata, in the order of the original.
@@ -69,7 +73,7 @@ class ResponsesRequest:
             "reasoning": reasoning or None,
             "store": False,
             "include": ["reasoning.encrypted_content"] if reasoning else [],
-            "prompt_cache_key": self.thread_id,
+            "prompt_cache_key": self.session_id or self.thread_id,
             "text": text or None,
         }
         return {"model": self.model, **{key: value for key, value in shape.items() if value is not None}}
@@ -88,6 +92,16 @@ class ResponsesRequest:
             body["generate"] = False
         body["client_metadata"] = dict(self.client_metadata)
         return body
+
+    def compact_body(self) -> Item:
+        """The JSON body of the unary compaction: no stream, nothing to include, nothing to choose."""
+        names = ("tools", "parallel_tool_calls", "reasoning", "service_tier", "prompt_cache_key", "text")
+        shape = self.shape()
+        return {
+            "model": self.model,
+            "input": list(self.input),
+            **{name: shape[name] for name in names if name in shape},
+        }
 
 
 # What comes back

@@ -14,10 +14,12 @@ from agent.core.session import Core
 from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
+from agent.rpc.compaction_methods import CompactionMethods
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
+from agent.rpc.review_methods import ReviewMethods
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.thread_methods import ThreadMethods
 from agent.rpc.thread_pages import ThreadPages
@@ -65,6 +67,8 @@ class AgentMethods:
             "turn/steer": Method(TurnSteer.parse, self._turn_steer),
             "turn/interrupt": Method(TurnInterrupt.parse, self._turn_interrupt),
             **ThreadPages(self._core).table(),
+            **CompactionMethods(self._core).table(),
+            **ReviewMethods(self._core, self._connections).table(),
             **ThreadMethods(self._core, self._connections, lambda: self._models.known.default, self._now_s).table(),
         }
 

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from agent.rpc.jsonrpc import RequestId, encode
 
+# Questions whose end the original does not tell (observed: tool_dynamic).
+_NOT_TOLD = frozenset({"item/tool/call"})
+
 
 class Asked(Protocol):
     """What of a connection is needed."""
@@ -69,7 +72,8 @@ class Questions:
             del self._open[request_id]
             for connection in question.asked:
                 connection.forget(request_id)
-            self._publish(thread_id, "serverRequest/resolved", {"threadId": thread_id, "requestId": request_id})
+            if method not in _NOT_TOLD:
+                self._publish(thread_id, "serverRequest/resolved", {"threadId": thread_id, "requestId": request_id})
 
     def follow(self, thread_id: str, connection: Asked) -> None:
         """A connection follows the thread from now on: put to it what is open there."""

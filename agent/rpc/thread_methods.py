@@ -1,10 +1,11 @@
 """What is done to threads besides turns: resume, fork, archive, name, revert and their like."""
 
 import asyncio
+import itertools
 from typing import Any
 
 from agent.core import rollout
-from agent.core.rollout import StoredThread
+from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
 from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
@@ -12,7 +13,7 @@ from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import approval_policy
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shapes import anything, flag, list_of, one_of, optional, size, struct, table, text
-from agent.rpc.thread_pages import DEPRECATED_TURNS, checked_id, given, stored_wire, turn_wire
+from agent.rpc.thread_pages import TAKES_UP_ALL_TURNS, checked_id, given, newest, stored_wire, turn_wire
 
 _SETTINGS = {
     "approvalPolicy": optional(approval_policy),
@@ -127,18 +128,42 @@ class ThreadMethods:
                 },
             },
             "initialTurnsPage": None,
-            "turnsBackwardsCursor": None,
-            "itemsBackwardsCursor": None,
+            "turnsBackwardsCursor": newest(thread_id, "turns") if stored.turns else None,
+            "itemsBackwardsCursor": newest(thread_id, "itemsByCreatedAtOrdinal") if stored.turns else None,
         }
         if not wanted.get("excludeTurns"):
-            connection.notify("deprecationNotice", DEPRECATED_TURNS)
+            connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
             answer["thread"]["turns"] = [turn_wire(turn, "full") for turn in stored.turns]
+        if not loaded:
+            connection.notify("thread/status/changed", {"threadId": thread_id, "status": {"type": "idle"}})
         self._connections.subscribe(thread_id, connection)
         if thread.problems and not loaded:
             told = "; ".join(thread.problems)
             message = f"thread {thread_id} was not whole on disk: {told}"
             connection.notify("warning", {"threadId": thread_id, "message": message})
-        return Answer(answer, None if loaded else lambda: self._core.prewarm(thread_id))
+
+        def then() -> None:
+            if not wanted.get("excludeTurns"):
+                self._tell_usage(connection, thread_id, stored.turns)
+            self._tell_goal(thread_id)
+            if not loaded:
+                self._core.prewarm(thread_id)
+
+        return Answer(answer, then)
+
+    def _tell_usage(self, connection: Connection, thread_id: str, turns: list[StoredTurn]) -> None:
+        if turns and self._core.is_loaded(thread_id):
+            usage = self._core.usage_wire(thread_id, turns[-1].wire["id"])
+            connection.notify("thread/tokenUsage/updated", usage)
+
+    def _tell_goal(self, thread_id: str) -> None:
+        """All who follow the thread are told anew (observed)."""
+        goal = self._goals.get(thread_id)
+        if goal is None:
+            self._connections.publish(thread_id, "thread/goal/cleared", {"threadId": thread_id})
+        else:
+            told = {"threadId": thread_id, "turnId": None, "goal": goal}
+            self._connections.publish(thread_id, "thread/goal/updated", told)
 
     async def _fork(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         source_id = checked_id(wanted["threadId"])
@@ -152,11 +177,14 @@ class ThreadMethods:
         self._core.fork(stored, thread, before)
         self._connections.subscribe(thread.id, connection)
         answer = thread.settings_wire()
+        kept = list(itertools.takewhile(lambda turn: turn.wire["id"] != before, stored.turns))
         if not wanted.get("excludeTurns"):
-            kept = [turn for turn in stored.turns if before is None or turn.history_start < _start(stored, before)]
+            connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
             answer["thread"]["turns"] = [turn_wire(turn, "full") for turn in kept]
 
         def then() -> None:
+            if not wanted.get("excludeTurns"):
+                self._tell_usage(connection, thread.id, kept)
             self._connections.broadcast("thread/started", {"thread": thread.wire()})
             self._core.prewarm(thread.id)
 
@@ -283,7 +311,8 @@ class ThreadMethods:
         turn = next((one for one in stored.turns if one.wire["id"] == wanted["beforeTurnId"]), None)
         if turn is None:
             raise RequestFailed(INVALID_REQUEST, f"turn not found: {wanted['beforeTurnId']}")
-        del thread.history[turn.history_start :]
+        thread.history[:] = turn.before(thread.history)
+        thread.context_tokens = 0
         self._core.write(thread.id, rollout.REVERTED, {"turn_id": turn.wire["id"]})
         kept = (await self._stored(thread.id)).turns
         wire = {**thread.wire(), "turns": [turn_wire(one, "full") for one in kept]}
@@ -351,10 +380,6 @@ def _turn_after(stored: StoredThread, last_turn_id: str | None) -> str | None:
         raise RequestFailed(INVALID_REQUEST, f"turn not found: {last_turn_id}")
     index = ids.index(last_turn_id) + 1
     return ids[index] if index < len(ids) else None
-
-
-def _start(stored: StoredThread, turn_id: str) -> int:
-    return next(turn.history_start for turn in stored.turns if turn.wire["id"] == turn_id)
 
 
 def _no_rollout(thread_id: str) -> RequestFailed:

@@ -63,11 +63,18 @@ _ITEMS = struct(
     ("threadId",),
 )
 
-DEPRECATED_TURNS = {
-    "summary": "Full-history hydration is deprecated for paginated threads; omit `includeTurns` or set it to `false`, "
-    "then page with `thread/turns/list` and `thread/items/list`.",
-    "details": None,
-}
+
+def deprecated_turns(instead: str) -> dict[str, Any]:
+    """What clients are told that ask for all turns at once."""
+    summary = (
+        f"Full-history hydration is deprecated for paginated threads; {instead}, "
+        "then page with `thread/turns/list` and `thread/items/list`."
+    )
+    return {"summary": summary, "details": None}
+
+
+READS_ALL_TURNS = deprecated_turns("omit `includeTurns` or set it to `false`")
+TAKES_UP_ALL_TURNS = deprecated_turns("use `excludeTurns: true`")
 
 
 def given(shape: Shape) -> Callable[[Any], dict[str, Any]]:
@@ -138,7 +145,7 @@ class ThreadPages:
             stored, path = await self._stored(thread_id, f"thread not loaded: {thread_id}")
             wire, state = stored_wire(stored, path), stored.read_state
         if turns:
-            connection.notify("deprecationNotice", DEPRECATED_TURNS)
+            connection.notify("deprecationNotice", READS_ALL_TURNS)
             try:
                 stored, _ = await self._stored(thread_id, "")
             except RequestFailed:
@@ -160,7 +167,7 @@ class ThreadPages:
 
     async def _turns(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = checked_id(wanted["threadId"])
-        stored, _ = await self._stored(thread_id, f"no rollout found for thread id {thread_id}")
+        stored, _ = await self._stored(thread_id, self._nothing_yet(thread_id, "thread/turns/list"))
         view = wanted.get("itemsView") or "summary"
         ordered = stored.turns[::-1] if wanted.get("sortDirection") != "asc" else stored.turns
         page, following, backwards = _page(thread_id, "turns", ordered, wanted)
@@ -169,7 +176,7 @@ class ThreadPages:
 
     async def _items(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = checked_id(wanted["threadId"])
-        stored, _ = await self._stored(thread_id, f"no rollout found for thread id {thread_id}")
+        stored, _ = await self._stored(thread_id, self._nothing_yet(thread_id, "thread/items/list"))
         only = wanted.get("turnId")
         entries = [
             {
@@ -185,6 +192,12 @@ class ThreadPages:
         ordered = entries[::-1] if wanted.get("sortDirection") == "desc" else entries
         page, following, backwards = _page(thread_id, "itemsByCreatedAtOrdinal", ordered, wanted)
         return Answer({"data": list(page), "nextCursor": following, "backwardsCursor": backwards})
+
+    def _nothing_yet(self, thread_id: str, method: str) -> str:
+        """Why there are no turns to list."""
+        if not self._core.is_loaded(thread_id):
+            return f"no rollout found for thread id {thread_id}"
+        return f"thread {thread_id} is not materialized yet; {method} is unavailable before first user message"
 
     async def _stored(self, thread_id: str, missing: str) -> tuple[StoredThread, str]:
         """A thread from disk, also an archived one; `missing` is what is said where there is none."""
@@ -262,14 +275,23 @@ def _list_cursor(cursor: str) -> tuple[int, str]:
         raise RequestFailed(INVALID_REQUEST, f"invalid cursor: {cursor}") from exc
 
 
+def newest(thread_id: str, kind: str) -> str:
+    """The cursor of the pages that go back from the end: `sortDirection` "desc"."""
+    return _cursor(thread_id, kind, 0, "desc")
+
+
+def _cursor(thread_id: str, kind: str, ordinal: int, direction: str | None) -> str:
+    scope = {"kind": kind, "direction": direction}
+    return json.dumps({"requestedThreadId": thread_id, "ordinal": ordinal, "scope": scope}, separators=(",", ":"))
+
+
 def _page[Row](
     thread_id: str, kind: str, rows: Sequence[Row], wanted: dict[str, Any]
 ) -> tuple[Sequence[Row], str | None, str | None]:
     """A page, the cursor of the next and that of the way back. A cursor counts rows from the beginning."""
 
     def cursor(ordinal: int) -> str:
-        scope = {"kind": kind, "direction": wanted.get("sortDirection")}
-        return json.dumps({"requestedThreadId": thread_id, "ordinal": ordinal, "scope": scope}, separators=(",", ":"))
+        return _cursor(thread_id, kind, ordinal, wanted.get("sortDirection"))
 
     start = 0
     if (text := wanted.get("cursor")) is not None:

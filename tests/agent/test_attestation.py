@@ -229,8 +229,8 @@ def token_of(name):
 
 
 @by_each_transport
-def test_when_the_asked_desktop_leaves_nobody_else_is_asked_for_that_request(run, tmp_path, send, alpn):
-    """The original sends the status of a timeout, not of a cancellation; the next request goes to the next desktop."""
+def test_when_the_asked_desktop_leaves_the_next_is_asked_for_the_same_request(run, tmp_path, send, alpn):
+    """The original asks nobody else, and sends the status of a timeout."""
 
     async def scenario():
         async with scene(tmp_path, alpn=alpn) as it:
@@ -240,14 +240,63 @@ def test_when_the_asked_desktop_leaves_nobody_else_is_asked_for_that_request(run
                 await elder.client.leave()
 
             elder = await it.desktop(hang_up)
+            stranger = await it.desktop(token_of("stranger"), follows=("another thread",))
+            incapable = await it.desktop(token_of("incapable"), attests=False)
             younger = await it.desktop(token_of("younger"))
             await send(it)
-            assert younger.asked == []
-            await it.server.gone(elder.client)
-            await send(it)
-        assert [request.attestation for request in it.origin.requests] == [
-            [TIMEOUT], ['{"v":1,"s":0,"t":"younger-1"}'],
-        ]  # fmt: skip
+            assert it.origin.only_request.attestation == ['{"v":1,"s":0,"t":"younger-1"}']
+            assert [len(one.asked) for one in (elder, stranger, incapable, younger)] == [1, 0, 0, 1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("desktops", [1, 3])
+def test_when_all_desktops_leave_the_status_is_that_of_a_timeout(run, tmp_path, desktops):
+    async def scenario():
+        async with scene(tmp_path) as it:
+            there = []
+
+            async def hang_up(_):
+                await there[len(asked()) - 1].client.leave()
+
+            def asked():
+                return [one for one in there if one.asked]
+
+            for _ in range(desktops):
+                there.append(await it.desktop(hang_up))
+            await by_post(it)
+            assert it.origin.only_request.attestation == [TIMEOUT]
+            assert [len(one.asked) for one in there] == [1] * desktops
+
+    run(scenario())
+
+
+def test_the_second_desktop_has_only_what_is_left_of_the_time(run, tmp_path):
+    async def scenario():
+        async with scene(tmp_path, timeout_s=SOON_S) as it:
+            elder = None
+
+            async def hang_up(_):
+                await elder.client.leave()
+
+            elder = await it.desktop(hang_up)
+            younger = await it.desktop(silent)
+            began = asyncio.get_running_loop().time()
+            await by_post(it)
+            took_s = asyncio.get_running_loop().time() - began
+            assert it.origin.only_request.attestation == [TIMEOUT]
+            assert len(younger.asked) == 1 and took_s < 20 * SOON_S
+
+    run(scenario())
+
+
+def test_a_refusal_is_an_answer_and_nobody_else_is_asked(run, tmp_path):
+    async def scenario():
+        async with scene(tmp_path) as it:
+            await it.desktop(answering(error={"code": -32000, "message": "no"}))
+            younger = await it.desktop()
+            await by_post(it)
+            assert it.origin.only_request.attestation == ['{"v":1,"s":2}'] and younger.asked == []
 
     run(scenario())
 

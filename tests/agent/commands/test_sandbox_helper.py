@@ -157,3 +157,55 @@ def test_the_older_shape_of_a_profile_is_read_too(helper, project):
     older = json.dumps({"network": {"enabled": False}, "file_system": {"entries": entries}})
     done = helper("--sandbox-policy-cwd", "/", "--permission-profile", older, "touch", "x")
     assert done.returncode != 0 and os.listdir(project) == []
+
+
+def test_a_working_directory_that_is_gone_is_no_matter_where_others_are_named(helper, project):
+    """It was asked for in any case, and a traceback was all that came of it."""
+    (project / "other").mkdir()
+    in_a_gone_one = f"mkdir gone; cd gone; rmdir ../gone; exec {project.parent}/bin/codex-linux-sandbox"
+
+    def told(*arguments):
+        command = ["sh", "-c", f'{in_a_gone_one} "$@"', "sh", *arguments, *policy("read /"), "--", "pwd"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=project)
+
+    where = ["--sandbox-policy-cwd", str(project), "--command-cwd", str(project / "other")]
+    done = told(*where)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{project}/other\n", "")
+    for relative in (where[:2], ["--sandbox-policy-cwd", ".", *where[2:]]):
+        done = told(*relative)
+        assert (done.returncode, done.stdout) == (101, "")
+        assert done.stderr.startswith("codex-linux-sandbox: error: the working directory is gone"), done.stderr
+
+
+def test_a_single_dash_is_a_word_like_any_other(helper):
+    done = helper(*NEEDED, "-", "x")
+    assert done.returncode == 101 and "execvp -: " in done.stderr
+    assert helper("--sandbox-policy-cwd", "-", *policy("read /"), "--", "true").returncode == 0
+
+
+def test_what_cannot_be_executed_is_101_under_each_policy(helper, project):
+    (project / "plain").write_text("echo ran")
+    for lines, network in ((("read /",), None), (("write :root",), None), (("write :root",), ENABLED)):
+        for name in ("no-such-command-xyz", "./plain", ""):
+            done = helper("--sandbox-policy-cwd", str(project), *policy(*lines, network=network), "--", name)
+            assert (done.returncode, done.stdout) == (101, ""), (lines, name)
+            assert f"execvp {name}: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_refusal_says_once_that_nothing_was_run(project, helper):
+    """Two layers said it."""
+    writable = ["--sandbox-policy-cwd", str(project), *policy("read /", "write :project_roots"), "--", "true"]
+    name = str(project.parent / "bin" / "codex-linux-sandbox")
+    full = [
+        "sh",
+        "-c",
+        'mount -t tmpfs -o nr_inodes=2,mode=777 none . && cd "$PWD" && exec "$@"',
+        "sh",
+        name,
+        *writable,
+    ]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", *full], capture_output=True, text=True, check=False, cwd=project
+    )
+    assert done.returncode == 101 and "No space left on device" in done.stderr, done.stderr
+    assert done.stderr.count("the command was not run") == 1

@@ -1,6 +1,7 @@
 """UUIDv7 as RFC 9562 5.7 lays it out."""
 
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from agent.core.ids import parse_uuid, uuid7
 from agent.core.running import ModelFacts
 from agent.core.session import Core
+from agent.core.store import Store
 from agent.core.tooling import NoTools
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
@@ -54,7 +56,7 @@ def test_the_ids_of_a_core_are_uuid7_of_now_and_never_the_same():
     facts = ModelFacts("low", 1)
     core = Core(
         open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation", stream_retries=5,
-        ask=unused, tools=NoTools(), store=unused,
+        ask=unused, tools=NoTools(), store=Store(Path("nowhere")),
     )  # fmt: skip
     ids = [core.new_id() for _ in range(1000)]
 

@@ -327,7 +327,8 @@ def test_what_a_turn_that_joined_another_wants_otherwise_holds_from_the_next(run
 
     async def scenario():
         pause = Pause()
-        model = ScriptedModel([pause, *model_says.answer("one")], model_says.answer("two"))
+        compaction = model_says.calls({"type": "compaction", "encrypted_content": "SECRET"})
+        model = ScriptedModel([pause, *model_says.answer("one")], compaction, model_says.answer("two"))
         async with room(model) as here:
             here.start()
             here.start("more", override=other_model)
@@ -335,7 +336,7 @@ def test_what_a_turn_that_joined_another_wants_otherwise_holds_from_the_next(run
             pause.over.set()
             await here.audience.hears("turn/completed")
             await here.turn("again")
-        assert [request.model for request in model.requests] == ["gpt-6.1-sol", "gpt-6-sol"]
+        assert [request.model for request in model.requests] == ["gpt-6.1-sol", "gpt-6.1-sol", "gpt-6-sol"]
 
     run(scenario())
 

@@ -45,13 +45,12 @@ def test_where_the_whole_disk_may_be_written_nothing_is_masked_in_its_root():
     assert "/.git" in planned({"/.git": DIRECTORY}, "write /", options=managed).masked
 
 
-def test_a_denied_proc_is_masked_where_it_is_the_hosts():
-    for options in (Options(no_proc=True), Options(keep_pid_namespace=True)):
+def test_a_denied_proc_is_masked_the_hosts_and_after_its_mount_a_fresh_one():
+    for options in (None, Options(no_proc=True), Options(keep_pid_namespace=True)):
         assert (
             view(planned({"/proc/1": DIRECTORY}, "read /", "deny /proc", options=options).argv, "/proc/1") == "nothing"
         )
-    argv = planned({"/proc/1": DIRECTORY}, "read /", "deny /proc").argv
-    assert view(argv, "/proc/1") == "--proc" and "--perms" not in argv
+    assert view(planned({"/proc/1": DIRECTORY}, "read /").argv, "/proc/1") == "--proc"
     forbidden = {"bubblewrap": Bubblewrap(BWRAP, mounts_proc=False)}
     assert view(planned({"/proc/1": DIRECTORY}, "read /", "deny /proc", host=forbidden).argv, "/proc/1") == "nothing"
 
@@ -162,6 +161,30 @@ def test_the_placeholders_of_a_plan_are_what_is_missing_and_all_masks_are_listed
 def test_a_working_directory_that_the_command_would_not_find_is_the_root(lines, cwd, expected):
     """A readable directory below a denied one was once entered, though nothing reopens it; bubblewrap then failed."""
     argv = planned({"/link": Link("w"), "/d/w": DIRECTORY, "/r": DIRECTORY}, *lines, cwd=cwd).argv
+    assert flags(argv)["--chdir"] == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "cwd", "expected"),
+    [
+        (("read /", "deny /w"), "/w", "/home/me"),
+        (("read /", "deny /w", "deny /home"), "/w", "/"),
+        (("read /r",), "/w", "/"),
+        (("read /r", "read /home"), "/w", "/home/me"),
+        # bubblewrap makes the directories above what it mounts.
+        (("read :minimal", "write /w/a/b"), "/w", "/w"),
+        (("read :minimal", "read /w/a/b"), "/w/a", "/w/a"),
+        (("read :minimal", "read /w/a/b"), "/w/a/c", "/"),
+        (("read /", "deny /w", "write /w/a/b"), "/w/a", "/w/a"),
+        (("read /",), "/dev/shm", "/dev/shm"),
+        (("read /", "deny /dev/shm"), "/dev/shm", "/home/me"),
+        (("read /",), "/dev/shm/x", "/home/me"),
+    ],
+)
+def test_a_command_whose_directory_is_not_there_starts_at_home_or_else_at_the_root(lines, cwd, expected):
+    contents = {"/w/a/b": DIRECTORY, "/w/a/c": DIRECTORY, "/r": DIRECTORY, "/home/me": DIRECTORY}
+    contents |= {"/dev/shm/x": DIRECTORY}
+    argv = planned(contents, *lines, cwd=cwd, host={"home": "/home/me"}).argv
     assert flags(argv)["--chdir"] == (expected,)
 
 

@@ -1,6 +1,7 @@
 """This machine, as the data of a plan."""
 
 import os
+import stat
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from agent.sandbox.discovery import bundled
 from agent.sandbox.host import look, places
 from agent.sandbox.plan import Command, Options, SandboxUnavailable, plan
 from agent.sandbox.policy import DISABLED, Places, resolve
+from agent.sandbox.state import state_directory
 from tests.agent.sandbox.policies import ENABLED, policy
 from tests.bubblewrap import BWRAP
 
@@ -39,6 +41,33 @@ def test_this_machine_is_described_as_it_is():
     assert host.bubblewrap is not None and os.path.isabs(host.bubblewrap.path)
     assert any(path.startswith("/dev/shm/countersign-sandbox-") for path in host.private_paths)
     assert not host.wsl1
+
+
+def test_a_home_counts_if_a_command_without_capabilities_could_enter_it(tmp_path):
+    def home(path):
+        return look(policy("read /"), "/", Options(), {**os.environ, "HOME": str(path)}).home
+
+    inner = tmp_path / "shut" / "in"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inner)
+    assert (home(inner), home(tmp_path / "link")) == (str(inner), str(inner))
+    inner.parent.chmod(0o600)
+    for not_one in (inner, tmp_path / "gone", "relative", ""):
+        assert home(not_one) == "/"
+
+
+def test_denied_files_are_shown_as_an_empty_one_that_is_mended_if_it_was_changed():
+    def file_for(*lines):
+        return look(policy(*lines), "/", Options(), os.environ).denied_file
+
+    assert file_for("read /") == "/dev/null"
+    path = file_for("read /", "deny /etc/passwd")
+    assert path == file_for("read /", "deny /etc/*.pem") == f"{state_directory()}/denied"
+    os.chmod(path, 0o644)
+    with open(path, "w") as file:
+        file.write("x")
+    file_for("read /", "deny /etc/passwd")
+    assert (os.stat(path).st_mode, os.stat(path).st_size) == (stat.S_IFREG, 0)
 
 
 def test_a_bubblewrap_in_a_writable_root_or_in_the_command_s_directory_is_not_taken(tmp_path):

@@ -182,7 +182,13 @@ ROOT_READS = Entry(SpecialTarget("root"), READ)
         ((ROOT_WRITES, at("/x", DENY), at("/x", WRITE)), False, False),
         ((ROOT_WRITES, Entry(SpecialTarget("root"), DENY)), False, False),
         ((ROOT_WRITES, Entry(GlobTarget("*.env"), DENY)), False, False),
-        ((ROOT_WRITES, Entry(GlobTarget("*.env"), READ)), True, True),
+        # What is said narrows, and not what comes of it.
+        ((ROOT_WRITES, Entry(GlobTarget("*.env"), READ)), False, True),
+        ((ROOT_WRITES, Entry(GlobTarget("*.env"), WRITE)), True, True),
+        ((ROOT_WRITES, Entry(SpecialTarget("tmpdir"), READ)), False, True),
+        ((ROOT_WRITES, Entry(SpecialTarget("tmpdir"), READ), Entry(SpecialTarget("tmpdir"), WRITE)), True, True),
+        ((ROOT_WRITES, at("/tmp", READ), Entry(SpecialTarget("slash_tmp"), WRITE)), True, True),
+        ((ROOT_WRITES, at("/", READ)), True, True),
         ((ROOT_READS, Entry(GlobTarget("/x/*.env"), DENY)), False, False),
         ((ROOT_WRITES, Entry(SpecialTarget("unknown", path=":x"), DENY)), True, True),
         ((at("/", WRITE),), False, True),  # only the entry `root` lifts the confinement of writes

@@ -87,11 +87,31 @@ def special(**value):
         (special(kind="current_working_directory"), SpecialTarget("project_roots")),
         (special(kind="project_roots", subpath="a/b"), SpecialTarget("project_roots", "a/b")),
         (special(kind="project_roots", subpath=None), SpecialTarget("project_roots")),
+        (special(kind="project_roots", subpath=""), SpecialTarget("project_roots", "")),
         (special(kind="unknown", path=":x", subpath="y"), SpecialTarget("unknown", "y", ":x")),
     ],
 )
 def test_each_way_to_name_a_place_is_read(path, target):
     assert parse_profile(restricted([entry(path)])).entries == (Entry(target, Access.READ),)
+
+
+@pytest.mark.parametrize(
+    ("with_more", "without"),
+    [
+        ({"type": "disabled", "network": "enabled"}, {"type": "disabled"}),
+        ({"type": "external", "network": "enabled", "x": 1}, {"type": "external", "network": "enabled"}),
+        ({**restricted([]), "x": 1}, restricted([])),
+        (restricted([entry(ROOT, unless="x")]), restricted([entry(ROOT)])),
+        (restricted([entry({**ROOT, "x": 1})]), restricted([entry(ROOT)])),
+        (restricted([entry(special(kind="root", subpath="a", path="/b"))]), restricted([entry(ROOT)])),
+        (
+            {"type": "managed", "network": "enabled", "file_system": {"type": "unrestricted", "entries": [7]}},
+            {"type": "managed", "network": "enabled", "file_system": {"type": "unrestricted"}},
+        ),
+    ],
+)
+def test_members_that_are_not_known_are_passed_over_in_the_tagged_shape_as_by_the_original(with_more, without):
+    assert parse_profile(with_more) == parse_profile(without)
 
 
 @pytest.mark.parametrize("word", ["deny", "none"])
@@ -107,6 +127,9 @@ def test_none_is_another_word_for_deny(word):
         ({}, Network.RESTRICTED, 0, None),
         ({"network": {"enabled": True}}, Network.ENABLED, 0, None),
         ({"network": {}}, Network.RESTRICTED, 0, None),
+        ({"network": {"enabled": None}}, Network.RESTRICTED, 0, None),
+        ({"network": {"enabled": True, "more": 1}}, Network.ENABLED, 0, None),
+        ({"file_system": {"entries": [entry(ROOT, more=1)]}}, Network.RESTRICTED, 1, None),
         ({"network": None, "file_system": None}, Network.RESTRICTED, 0, None),
         ({"file_system": {"entries": [entry(ROOT)], "glob_scan_max_depth": 2}}, Network.RESTRICTED, 1, 2),
     ],
@@ -122,7 +145,6 @@ def test_the_older_shape_without_a_type_is_read(given_, network, count, depth):
     [
         ([], ["the permission profile", "[]", "an object"]),
         ({"type": "full"}, ["type", "'full'", "managed, disabled or external"]),
-        ({"type": "disabled", "network": "enabled"}, ["'network'", "not known"]),
         ({"type": "external"}, ["lacks 'network'"]),
         ({"type": "managed", "network": "enabled"}, ["lacks 'file_system'"]),
         (
@@ -131,9 +153,11 @@ def test_the_older_shape_without_a_type_is_read(given_, network, count, depth):
         ),
         ({"type": "managed", "network": "enabled", "file_system": {"type": "x"}}, ["file_system.type", "'x'"]),
         ({"entries": []}, ["'entries'", "not known"]),
+        ({"file_system": {"entries": [], "more": 1}}, ["'more'", "not known"]),
         ({"network": {"enabled": 1}}, ["enabled", "1", "true or false"]),
         (restricted({}), ["file_system.entries", "{}", "a list"]),
         (restricted([], depth=0), ["glob_scan_max_depth", "0", "at least 1"]),
+        (restricted([], depth=2**64), ["glob_scan_max_depth", str(2**64)]),
         (restricted([], depth=True), ["glob_scan_max_depth", "True"]),
         (restricted([entry(ROOT, "exec")]), ["entries[0].access", "'exec'", "read, write or deny"]),
         (restricted([entry(ROOT), entry({"type": "path", "path": "a"})]), ["entries[1].path.path", "'a'", "absolute"]),
@@ -148,11 +172,10 @@ def test_the_older_shape_without_a_type_is_read(given_, network, count, depth):
         (restricted([entry(special(kind="project_roots", subpath="\ud800"))]), ["subpath", "'\\ud800'"]),
         (restricted([entry(special(kind="unknown", path=":\udfff"))]), ["value.path", "'\\udfff'"]),
         (restricted([entry(special(kind="home"))]), ["entries[0].path.value.kind", "'home'", "root"]),
-        (restricted([entry(special(kind="tmpdir", subpath="a"))]), ["entries[0].path.value", "'subpath'"]),
+        (restricted([entry(special(kind="unknown"))]), ["entries[0].path.value", "lacks 'path'"]),
         (restricted([entry(special(kind="project_roots", subpath="../a"))]), ["subpath", "'../a'", "'..'"]),
         (restricted([entry(special(kind="project_roots", subpath="/a"))]), ["subpath", "'/a'", "relative"]),
         (restricted([entry(ROOT, missing_path_behavior="make")]), ["missing_path_behavior", "'make'", "'skip'"]),
-        (restricted([entry(ROOT, unless="x")]), ["entries[0]", "'unless'", "not known"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value_and_the_rule(given_, words):

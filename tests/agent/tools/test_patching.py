@@ -36,6 +36,19 @@ def test_a_patch_in_the_workspace_is_done_without_a_question_and_told(run, tmp_p
     run(scenario())
 
 
+def test_a_long_patch_is_done_too(run, tmp_path):
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            lines = ["x" * 99] * 5000
+            told = await bench.patch(
+                "\n".join(["*** Begin Patch", "*** Add File: long", *(f"+{line}" for line in lines), "*** End Patch"])
+            )
+            assert told.startswith("Exit code: 0\n")
+            assert (bench.cwd / "long").read_text().split() == lines
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("answer", "applied"),
     [

@@ -1,0 +1,109 @@
+"""Compaction: the service sums up a conversation, and the summary takes the place of most of it. Pure.
+
+The request is an ordinary one with a trigger behind the whole history; its answer must be exactly one item, which the
+service can read and we cannot (observed). What the user and the developer said stays as it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.wire import Item
+
+TRIGGER: Item = {"type": "compaction_trigger"}
+SUMMARY = "compaction"
+# What is kept of the user's words, the newest first: without a bound, enough of them would fill the window for good.
+KEPT_TOKENS = 20_000
+BYTES_PER_TOKEN = 4
+# An image is counted as this many tokens, whatever its size in bytes.
+IMAGE_TOKENS = 1_500
+
+
+class NotOneSummary(ValueError):
+    """The service answered with something else; the text is the original's."""
+
+
+@dataclass(slots=True)
+class Compaction:
+    """One that runs.
+
+    Args:
+        outputs: What the service has answered with so far.
+    """
+
+    item_id: str
+    started_ms: int
+    outputs: list[Item] = field(default_factory=list)
+
+    def wire(self, completed_ms: int | None) -> dict[str, Any]:
+        """As clients see it."""
+        return {
+            "type": "contextCompaction",
+            "id": self.item_id,
+            "startedAtMs": self.started_ms,
+            "completedAtMs": completed_ms,
+        }
+
+    def result(self, history: Sequence[Item]) -> list[Item]:
+        """What takes the place of the history.
+
+        Raises:
+            NotOneSummary: The answer is not what it must be.
+        """
+        summaries = [item for item in self.outputs if item["type"] == SUMMARY]
+        if len(summaries) != 1:
+            raise NotOneSummary(
+                "Fatal error: remote compaction v2 expected exactly one compaction output item, "
+                f"got {len(summaries)} from {len(self.outputs)} output items"
+            )
+        summary = {name: value for name, value in summaries[0].items() if name not in ("id", "status")}
+        return [*kept(history), summary]
+
+
+def kept(history: Sequence[Item]) -> list[Item]:
+    """What is said again in full: what the developer said, where the work is, and the user's last words."""
+    left = KEPT_TOKENS
+    items: list[Item] = []
+    for item in reversed(history):
+        if item.get("type") != "message":
+            continue
+        if item.get("role") == "developer" or _is_context(item):
+            items.append(item)
+        elif item.get("role") == "user" and left > 0:
+            left -= estimated_tokens((item,))
+            if left >= 0:
+                items.append(item)
+    items.reverse()
+    return items
+
+
+def _is_context(item: Item) -> bool:
+    content = item.get("content")
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, dict) and str(first.get("text", "")).startswith("<environment_context>")
+
+
+def is_full(tokens: int, window: int) -> bool:
+    """Whether a context of this many tokens is to be compacted before it grows further.
+
+    Args:
+        window: What clients are told, which is 95% of the model's; the bound is at 90% of the model's.
+    """
+    return tokens * 19 >= window * 18
+
+
+def estimated_tokens(items: Sequence[Item]) -> int:
+    """About how many tokens the items are, where the service has not said."""
+    return sum(_bytes(item) for item in items) // BYTES_PER_TOKEN
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return (
+            IMAGE_TOKENS * BYTES_PER_TOKEN if value.startswith("data:image/") else len(value.encode("utf-8", "replace"))
+        )
+    if isinstance(value, dict):
+        return sum(_bytes(one) for one in value.values())
+    if isinstance(value, list):
+        return sum(_bytes(one) for one in value)
+    return 0

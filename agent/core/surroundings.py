@@ -1,0 +1,125 @@
+"""What a thread at work has around it, and what comes of working with it."""
+
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.core.ids import uuid7
+from agent.core.thread import Thread
+from agent.core.tooling import ToolBox
+from agent.model.wire import Item, ResponseEvent, ResponsesRequest
+
+
+class ModelSession(Protocol):
+    """The model requests of one thread (`agent.model.client.ModelSession`)."""
+
+    @property
+    def transport(self) -> str:
+        """How the next request travels: "websocket" or "http"."""
+        ...
+
+    async def prewarm(self, request: ResponsesRequest) -> None: ...
+
+    def stream(self, request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
+        """Raises UpstreamError, StreamBroken or Unavailable."""
+        ...
+
+    def use_http(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Opening(Protocol):
+    """What a turn begins with in place of a request to the model."""
+
+    def events(self) -> AsyncGenerator[ResponseEvent]:
+        """As if the model had said them. Raises Unavailable, which fails the turn."""
+        ...
+
+    def stopped(self) -> None:
+        """The turn is interrupted: tell the clients what they must know."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a turn needs to know of its model."""
+
+    default_effort: str
+    usable_window: int
+
+
+class ThreadNotFound(LookupError):
+    """There is no such thread in this process."""
+
+
+class TurnNotRunning(LookupError):
+    """There is no such turn to steer or interrupt; the text is the original's."""
+
+
+class TurnBusy(RuntimeError):
+    """A turn runs, and what is wanted needs one of its own; the text says what to do."""
+
+
+class NothingToAdd(ValueError):
+    """Empty input for a turn that runs. A turn that begins may have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all threads of a process share.
+
+    Args:
+        facts: What is known of a model.
+        publish: Tells the followers of a thread: (thread id, method, params).
+        installation_id: As told to the model service.
+        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
+        ask: Asks the followers of a thread: (thread id, method, params).
+        tools: What the model may call.
+        home: CODEX_HOME.
+    """
+
+    facts: Callable[[str], ModelFacts]
+    publish: Callable[[str, str, dict[str, Any]], None]
+    installation_id: str
+    stream_retries: int
+    ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]]
+    tools: ToolBox
+    home: Path
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7."""
+        return uuid7(now_ms(), os.urandom(10))
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn:
+    """A turn that was answered to the client, and what sets it going (nothing, if it runs already)."""
+
+    wire: dict[str, Any]
+    begin: Callable[[], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlace:
+    """A turn, for what it begins with.
+
+    Args:
+        publish: Tells the thread's clients: (method, params).
+        record: Adds to the history.
+        transport: How the thread's next request would travel; known once it was warmed.
+    """
+
+    thread: Thread
+    turn_id: str
+    publish: Callable[[str, dict[str, Any]], None]
+    record: Callable[[Item], None]
+    transport: Callable[[], Awaitable[str]]
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

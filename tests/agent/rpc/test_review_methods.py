@@ -1,0 +1,185 @@
+"""Reviews, as clients see them, with a scripted reviewer."""
+
+import json
+
+import pytest
+
+from agent.core.review import INSTRUCTIONS, NO_ANSWER, target_of
+from agent.model.failures import UpstreamError
+from agent.rpc.jsonrpc import METHOD_NOT_SUPPORTED
+from tests.agent.core import model_says
+from tests.agent.core.memory_app import app_and_desktop
+from tests.agent.core.scripted_model import Pause, ScriptedModel
+from tests.agent.rpc.test_methods import HELLO, refused, start, turn
+
+UNKNOWN = "019a0000-0000-7000-8000-00000000dead"
+UNCOMMITTED = {"type": "uncommittedChanges"}
+FINE = json.dumps({"findings": [], "overall_explanation": "fine"})
+
+
+async def review(desktop, thread_id, **target):
+    """Start a review; the answer."""
+    wanted = {"threadId": thread_id, "target": target or {"type": "uncommittedChanges"}}
+    return await desktop.request("review/start", wanted)
+
+
+def modes(desktop):
+    """(kind, text) of the review items that began."""
+    items = [one["params"]["item"] for one in desktop.notifications if one["method"] == "item/completed"]
+    return [(item["type"], item["review"]) for item in items if "review" in item]
+
+
+def test_a_review_is_a_turn_of_its_thread_and_ends_with_the_findings(run, tmp_path):
+    async def scenario():
+        with ScriptedModel(model_says.answer(FINE), model_says.answer("Done.", item_id="msg-2")) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                answer = await review(desktop, thread_id)
+                done = (await desktop.wait_for("turn/completed"))["turn"]
+                assert answer["reviewThreadId"] == thread_id and answer["turn"]["id"] == done["id"]
+                assert answer["turn"]["items"][0]["content"][0]["text"] == "current changes"
+                assert done["status"] == "completed" and done["items"][0]["text"] == "fine"
+                assert modes(desktop) == [("enteredReviewMode", "current changes"), ("exitedReviewMode", "fine")]
+                threads = {one["params"].get("threadId", thread_id) for one in desktop.notifications}
+                assert threads == {thread_id}
+                await turn(desktop, thread_id, HELLO)
+        reviewed, after = model.requests
+        assert model.inputs(1)[0] == f"developer: {INSTRUCTIONS}"
+        assert (reviewed.subagent, reviewed.session_id) == ("review", thread_id) and reviewed.thread_id != thread_id
+        assert (after.subagent, after.thread_id) == (None, thread_id)
+        assert model.inputs(2)[-2:] == ["assistant: fine", f"user: {HELLO['text']}"]
+        assert json.loads(reviewed.turn_metadata)["parent_thread_id"] == thread_id
+
+    run(scenario())
+
+
+def test_a_reviewer_that_fails_fails_the_turn_and_the_mode_is_left(run, tmp_path):
+    async def scenario():
+        with ScriptedModel([UpstreamError("bad request", status=400)]) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                await review(desktop, thread_id)
+                done = (await desktop.wait_for("turn/completed"))["turn"]
+                assert done["status"] == "failed" and done["error"]["message"]
+                assert modes(desktop)[-1] == ("exitedReviewMode", NO_ANSWER)
+                assert [one["method"] for one in desktop.notifications].count("error") == 1
+
+    run(scenario())
+
+
+def test_an_interrupted_review_leaves_the_mode_first_and_the_thread_works_again(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause], model_says.answer("Done.")) as model:
+            async with app_and_desktop(tmp_path, model) as (app, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                turn_id = (await review(desktop, thread_id))["turn"]["id"]
+                await pause.reached.wait()
+                await desktop.request("turn/interrupt", {"threadId": thread_id, "turnId": turn_id})
+                assert (await desktop.wait_for("turn/completed"))["turn"]["status"] == "interrupted"
+                assert modes(desktop)[-1] == ("exitedReviewMode", NO_ANSWER)
+                assert (await turn(desktop, thread_id, HELLO))["status"] == "completed"
+                assert app.connections._parents == {}
+
+    run(scenario())
+
+
+def test_words_that_come_during_a_review_are_answered_after_it(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause, *model_says.answer(FINE)], model_says.answer("Yes.", item_id="msg-2")) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                turn_id = (await review(desktop, thread_id))["turn"]["id"]
+                await pause.reached.wait()
+                wanted = {"threadId": thread_id, "expectedTurnId": turn_id, "input": [HELLO]}
+                await desktop.request("turn/steer", wanted)
+                pause.over.set()
+                done = (await desktop.wait_for("turn/completed"))["turn"]
+                assert (done["id"], done["items"][0]["text"]) == (turn_id, "Yes.")
+        assert model.inputs(2)[-2:] == ["assistant: fine", f"user: {HELLO['text']}"]
+        assert model.requests[1].subagent is None
+
+    run(scenario())
+
+
+def test_a_review_is_there_when_the_thread_is_resumed(run, tmp_path):
+    async def scenario():
+        with ScriptedModel(model_says.answer(FINE)) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                await review(desktop, thread_id)
+                await desktop.wait_for("turn/completed")
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            (stored,) = (await desktop.request("thread/resume", {"threadId": thread_id}))["thread"]["turns"]
+        kinds = [item["type"] for item in stored["items"]]
+        assert kinds == ["enteredReviewMode", "userMessage", "exitedReviewMode", "agentMessage"]
+        assert stored["status"] == "completed"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"threadId": UNKNOWN, "target": {"type": "uncommittedChanges"}}, "thread not found"),
+        ({"threadId": UNKNOWN, "target": {"type": "custom", "instructions": " "}}, "instructions must not be empty"),
+        ({"threadId": UNKNOWN, "target": {"type": "baseBranch", "branch": ""}}, "branch must not be empty"),
+        ({"threadId": UNKNOWN, "target": {"type": "commit", "sha": ""}}, "sha must not be empty"),
+        ({"threadId": UNKNOWN, "target": {"type": "commit"}}, "missing field `sha`"),
+        ({"threadId": UNKNOWN, "target": {"type": "nope"}}, "unknown variant `nope`"),
+        ({"threadId": UNKNOWN}, "missing field `target`"),
+        (
+            {"threadId": UNKNOWN, "target": {"type": "uncommittedChanges"}, "delivery": "detached"},
+            "not supported by countersign",
+        ),
+    ],
+)
+def test_what_cannot_be_reviewed_is_refused(params, text, run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (app, desktop):
+            assert text in await refused(desktop, "review/start", params)
+            assert app.connections._parents == {}
+
+    run(scenario())
+
+
+def test_a_thread_that_works_is_not_reviewed_besides(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause, *model_says.answer("one")]) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                await desktop.request("turn/start", {"threadId": thread_id, "input": [HELLO]})
+                await pause.reached.wait()
+                target = {"type": "uncommittedChanges"}
+                text = await refused(desktop, "review/start", {"threadId": thread_id, "target": target})
+                assert "interrupt it or wait" in text
+                pause.over.set()
+                await desktop.wait_for("turn/completed")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["thread/realtime/start", "thread/realtime/appendAudio", "thread/realtime/stop"])
+def test_realtime_is_refused_by_name(method, run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            text = await refused(desktop, method, {"threadId": UNKNOWN}, METHOD_NOT_SUPPORTED)
+            assert text == f"{method} is not supported by countersign"
+
+    run(scenario())
+
+
+def test_a_review_that_is_interrupted_before_it_began_leaves_nothing(run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (app, desktop):
+            thread_id = await start(desktop, cwd="/work")
+            app.connections.adopt("reviewer", thread_id)
+            started = app.core.start_review(
+                thread_id, "reviewer", target_of(UNCOMMITTED), lambda: app.connections.disown("reviewer")
+            )
+            app.core.interrupt(thread_id, started.wire["id"])()
+            assert app.connections._parents == {} and modes(desktop) == []
+
+    run(scenario())
