@@ -11,7 +11,6 @@ from proxy.capture.redact import Redactor
 
 if TYPE_CHECKING:
     from proxy.capture.log import CaptureLog
-
     from proxy.capture.store import Run
 
 
@@ -92,10 +91,9 @@ async def _started(
         if options.bodies:
             pieces.append(log.piece)
     if options.live:
-        from proxy.live.source import FeedSource
-
         from proxy.live.feed import LiveFeed
         from proxy.live.server import LivePage
+        from proxy.live.source import FeedSource
 
         feed = LiveFeed()
         changed.append(feed.changed)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from agent.core import rollout
@@ -11,7 +12,7 @@ from agent.core.reviewing import Reviewing
 from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.running import Running
 from agent.core.steps import Steered
-from agent.core.store import Journal, Store, StoreFailed, ThreadNotStored
+from agent.core.store import Found, Journal, Store, StoreFailed, ThreadNotStored
 from agent.core.surroundings import ModelFacts, ModelSession, StartedTurn, Surroundings, ThreadNotFound, TurnPlace
 from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
@@ -75,7 +76,19 @@ class Core:
             if running.journal is None or running.journal.is_on_disk:
                 return running.thread
             raise ThreadNotStored(thread_id)
-        stored, path = self.store.load(thread_id)
+        path = self.store.path_to_load(thread_id)
+        journal = Journal(path, dict, exists=True)
+        try:
+            journal.lock()  # before it is read: nobody else writes it from here on
+        except OSError as exc:
+            raise StoreFailed(f"the thread's file {path.name} cannot be written: {exc.strerror}") from exc
+        try:
+            return self._loaded(self.store.read(Found(path, False)), path, journal)
+        except BaseException:
+            journal.close()
+            raise
+
+    def _loaded(self, stored: StoredThread, path: Path, journal: Journal) -> Thread:
         try:
             thread = thread_of(stored.meta)
         except TypeError as exc:
@@ -87,11 +100,6 @@ class Core:
         thread.window, thread.context_tokens = stored.window, stored.last.total or estimated_tokens(stored.history)
         if stored.read_state is not None:
             thread.first_unread = (stored.read_state.get("firstUnread") or {}).get("turnId")
-        journal = Journal(path, thread.meta, exists=True)
-        try:
-            journal.lock()
-        except OSError as exc:
-            raise StoreFailed(f"the thread's file {path.name} cannot be written: {exc.strerror}") from exc
         for kind, payload in stored.closing:
             journal.write(kind, payload)
         self._take_in(thread, journal)

@@ -61,6 +61,7 @@ class Journal:
         self._meta = meta
         self._exists = exists
         self._file = -1
+        self._is_torn = exists  # whether the last line may lack its end
         self.problem: str | None = None
 
     def write(self, kind: str, payload: Any) -> None:
@@ -70,6 +71,9 @@ class Journal:
         try:
             if self._file < 0:
                 self._open()
+            if self._is_torn:
+                _end_torn_line(self.path, self._file)
+                self._is_torn = False
             _write_all(self._file, line(kind, payload, _now()))
         except (OSError, ThreadBusy, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
@@ -95,9 +99,7 @@ class Journal:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ThreadBusy("another process has this thread loaded; end it there first") from None
-            if self._exists:
-                _end_torn_line(self.path, file)
-            else:
+            if not self._exists:
                 _write_all(file, line(META, {**self._meta(), "countersign": FORMAT}, _now()))
         except BaseException:
             os.close(file)
@@ -156,17 +158,16 @@ class Store:
                 return Found(path, archived)
         raise ThreadNotStored(thread_id)
 
-    def load(self, thread_id: str) -> tuple[StoredThread, Path]:
-        """All of a thread.
+    def path_to_load(self, thread_id: str) -> Path:
+        """The file of a thread that can be gone on with.
 
         Raises:
-            ThreadNotStored, ThreadArchived: There is none to go on with.
-            StoreFailed: The file cannot be read, or is not ours.
+            ThreadNotStored, ThreadArchived: There is none.
         """
         found = self.find(thread_id)
         if found.archived:
             raise ThreadArchived(thread_id)
-        return self.read(found), found.path
+        return found.path
 
     def read(self, found: Found) -> StoredThread:
         """Raises StoreFailed."""

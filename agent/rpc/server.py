@@ -213,7 +213,10 @@ class Connections:
         return [self._live[number] for number in sorted(self._threads.get(thread_id, ()))]
 
     def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
-        """Notify the followers of a thread."""
+        """Notify the followers of a thread; of its status all clients hear (observed: two_clients_ws)."""
+        if method == "thread/status/changed":
+            self.broadcast(method, params)
+            return
         for connection in self._followers(thread_id):
             connection.notify(method, params)
 

@@ -63,7 +63,12 @@ QUICKLY_DENIED = {"tool_exec_sandbox_denied"}
 # Of threads that were begun last the original had warmed nothing when it was stopped.
 STOPPED_EARLY = {"thread_start_options", "thread_fork"}
 # The original warms a thread that is taken up again, or forked, before anybody follows it: it has nobody to ask then.
-STAMPED_BY_US = {"thread_resume_restart", "thread_lifecycle", "thread_fork"}
+STAMPED_BY_US = {
+    *("thread_resume_restart", "thread_lifecycle", "thread_fork"),
+    "thread_fork_model_change",
+}
+# How full the window is after a compaction is an estimate, and our instructions are shorter.
+ESTIMATED = {"compact_v2_ws", "compact_v1", "compact_auto", "thread_fork_model_change"}
 
 # Differences in what the backend is sent
 
@@ -138,6 +143,12 @@ RECORDED = {
     "thread_list": {"tools": True},
     "tool_exec_sandbox_denied": {"tools": True},
     "two_clients_approval": {"tools": True},
+    "two_clients_ws": {"tools": True},
+    "compact_v2_ws": {"tools": True},
+    "compact_v2_bad": {"tools": True},
+    "compact_v1": {"tools": True},
+    "compact_auto": {"tools": True},
+    "thread_fork_model_change": {"tools": True},
     # Further on it forks without a model, for which the original compacts at once, and runs commands for the user.
     "thread_lifecycle": {"tools": True, "until": 180},
 }
@@ -387,6 +398,9 @@ class Replay:
             if (self.name, message["id"]) in TRUSTED_DIRECTORY:
                 del message["result"]["sandbox"], message["result"]["activePermissionProfile"]
         match message.get("method"):
+            case "thread/tokenUsage/updated" if self.name in ESTIMATED:
+                if not message["params"]["tokenUsage"]["last"]["inputTokens"]:
+                    message["params"]["tokenUsage"]["last"]["totalTokens"] = "<an estimate>"
             case "thread/started":
                 message["params"]["thread"]["modelProvider"] = None
             case "warning":

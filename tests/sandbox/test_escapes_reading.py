@@ -46,6 +46,19 @@ def open_it(secret, project):
     return contents(secret)
 
 
+def what_is_seen(path):
+    status = os.stat(path)
+    return [oct(status.st_mode), status.st_size, os.access(path, os.R_OK)]
+
+
+def test_a_denied_file_looks_like_an_empty_one_that_nobody_may_read(place: Place):
+    """Once it was a device, and programs that ask before they open were told that they may read it."""
+    for denied in (deny(place.secret), deny_matching(f"{place.outside}/secret.*")):
+        told = place.confined(what_is_seen, place.secret, profile=workspace(denied))
+        assert told.value == ["0o100000", 0, False]
+    assert place.confined(what_is_seen, place.secret).value[2] is True
+
+
 def by_a_symlink(secret, project):
     os.symlink(secret, project + "/alias")
     return contents(project + "/alias")

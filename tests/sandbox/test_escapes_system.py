@@ -14,7 +14,7 @@ import pytest
 
 from tests.sandbox.attempts import Told, attempt, carry_out
 from tests.sandbox.place import NOBODY, SECRET, Place, place_for
-from tests.sandbox.profiles import unrestricted, workspace
+from tests.sandbox.profiles import deny, unrestricted, workspace
 from tests.sandbox.system import (
     CLONE_NEWCGROUP,
     CLONE_NEWNS,
@@ -199,6 +199,24 @@ def test_the_hosts_devices_are_not_there(place: Place):
     assert not nodes or place.uid or place.with_full_access(open_device, nodes[0]).outcome == "OK"
     for usual in ("/dev/null", "/dev/zero", "/dev/urandom"):
         assert place.confined(open_device, usual).outcome == "OK"
+
+
+def make_a_file_in(directory):
+    with open(directory + "/made", "w"):
+        pass
+
+
+def names_in(directory):
+    return os.listdir(directory)
+
+
+def test_what_is_denied_of_the_fresh_directories_is_shut(place: Place):
+    for node in ("/dev/null", "/dev/urandom", "/dev/ptmx", "/proc/stat"):
+        assert place.confined(open_device, node, profile=workspace(deny(node))).outcome == "EACCES"
+        assert place.confined(open_device, node).outcome == "OK"
+    assert place.confined(make_a_file_in, "/dev/shm", profile=workspace(deny("/dev/shm"))).outcome == "EACCES"
+    assert place.confined(make_a_file_in, "/dev/shm").outcome == "OK"
+    assert place.confined(names_in, "/proc", profile=workspace(deny("/proc"))).outcome == "EACCES"
 
 
 def make_a_terminal():

@@ -84,7 +84,7 @@ def test_the_app_server_refuses_a_socket_for_the_desktop_with_a_reason(tmp_path)
     """It took --rpc and never listened there."""
     done = app_server(tmp_path, "--rpc", f"unix://{tmp_path}/rpc.sock")
     assert done.returncode == 2
-    assert "--rpc is for `countersign proxy` and `run`; the app-server's desktop speaks on stdin" in done.stderr
+    assert "--rpc is for `countersign proxy` and `run`; clients of the app-server reach it by --listen" in done.stderr
     assert "--rpc" not in app_server(tmp_path, "--help").stdout
 
 
@@ -92,7 +92,7 @@ def test_the_app_server_says_that_a_socket_in_its_surroundings_is_not_used(tmp_p
     address = f"unix://{tmp_path}/rpc.sock"
     done = app_server(tmp_path, COUNTERSIGN_RPC=address)
     assert done.returncode == 0 and done.stderr.count("\n") == 1
-    assert "COUNTERSIGN_RPC is not used: the app-server's desktop speaks on stdin and stdout" in done.stderr
+    assert "COUNTERSIGN_RPC is not used: clients of the app-server reach it by --listen" in done.stderr
     (tmp_path / "config.toml").write_text(f'[countersign]\nrpc = "{address}"\n')
     assert f"{tmp_path}/config.toml: countersign.rpc is not used" in app_server(tmp_path).stderr
 

@@ -49,7 +49,8 @@ def test_a_file_is_made_with_the_first_line_and_is_for_its_owner_alone(journal, 
 
 def test_what_was_written_is_found_and_read(store, journal, path):
     journal.write(TURN_STARTED, started(1))
-    thread, found = store.load(ID)
+    found = store.path_to_load(ID)
+    thread = store.read(store.find(ID))
     assert (thread.id, found, thread.meta["countersign"]) == (ID, path, FORMAT)
     assert [turn.wire["id"] for turn in thread.turns] == ["turn-1"]
     assert [stored.id for stored, _ in store.look(archived=False)] == [ID]
@@ -101,7 +102,7 @@ def test_a_torn_line_is_ended_before_the_next(store, journal, path):
     after = Journal(path, lambda: META_OF, exists=True)
     after.write(TURN_STARTED, started(2))
     after.close()
-    thread, _ = store.load(ID)
+    thread = store.read(store.find(ID))
     assert [turn.wire["id"] for turn in thread.turns] == ["turn-1", "turn-2"]
     assert thread.problems[0] == "line 3 cannot be read, and is left out"
 
@@ -157,7 +158,7 @@ def test_a_file_that_is_no_thread_of_ours_is_refused_and_not_listed(store, path,
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(StoreFailed, match="cannot be used"):
-        store.load(ID)
+        store.read(store.find(store.path_to_load(ID) and ID))
     assert list(store.look(archived=False)) == []
 
 
@@ -172,7 +173,7 @@ def test_the_archive_is_found_apart_and_left_again(store, journal, path):
     journal.write(TURN_STARTED, started(1))
     archived = store.move(store.find(ID), archived=True)
     with pytest.raises(ThreadArchived):
-        store.load(ID)
+        store.read(store.find(store.path_to_load(ID) and ID))
     assert store.find(ID) == Found(archived, archived=True)
     assert list(store.look(archived=False)) == []
     assert store.move(store.find(ID), archived=False) == path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sandbox.guardian import Guardian, guard
+from agent.sandbox.guardian import Guardian, begun_before, guard
 from agent.sandbox.placeholders import Placeholders
 from tests.agent.sandbox.launches import holder, kill, left, sandboxed, wanting
 from tests.bubblewrap import BWRAP
@@ -72,8 +72,8 @@ def test_it_looks_only_for_launches_from_before_the_end_of_its_launcher(records,
     """Else it would end the launches of whoever gets the pid next."""
     before_ns = time.monotonic_ns()
     hold = records.hold(wanting(root / ".git"), [])
-    assert records.of(os.getpid(), before_ns) == []
-    assert records.of(os.getpid(), time.monotonic_ns()) == [hold.name]
+    assert begun_before(before_ns, os.getpid(), records.directory) == []
+    assert begun_before(time.monotonic_ns(), os.getpid(), records.directory) == [hold.name]
     hold.release()
 
 

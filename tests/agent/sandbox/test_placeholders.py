@@ -50,6 +50,16 @@ def test_what_is_missing_stands_while_it_is_held_and_is_gone_afterwards(records,
     assert os.listdir(root) == [] and left(tmp_path) == []
 
 
+def test_one_that_is_made_but_cannot_be_made_ready_is_taken_back(records, root, tmp_path):
+    """Its mode takes a descriptor where the umask is strict."""
+    before = os.umask(0o077)
+    with without_descriptors(2 + 1):
+        with pytest.raises(OSError, match="Too many open files"):
+            records.hold(wanting(root / ".git"), [])
+    os.umask(before)
+    assert os.listdir(root) == [] and left(tmp_path) == []
+
+
 def test_a_placeholder_inside_a_placeholder_goes_before_it(records, root):
     """The outer one was removed first, was not empty then, and stayed for ever."""
     hold = records.hold([*wanting(root / ".git"), *wanting(root / ".git/x", directory=AS_FILE)], [])
@@ -320,7 +330,9 @@ def test_who_will_not_wait_for_the_lock_is_told_and_nothing_is_made(records, roo
         assert hold.release(patient=False) is False
         assert os.listdir(root) == [".git"]
     assert hold.release(patient=False) is True
-    assert os.listdir(root) == [] and open_descriptors() == before
+    assert os.listdir(root) == []
+    hold.close()
+    assert open_descriptors() == before
 
 
 def test_who_waits_gets_the_lock_when_it_is_free_and_else_gives_up(tmp_path, root):
@@ -345,6 +357,14 @@ def test_who_waits_gets_the_lock_when_it_is_free_and_else_gives_up(tmp_path, roo
 def test_when_there_is_no_descriptor_left_the_end_is_none_the_worse(records, root, tmp_path):
     """It took one more to release what was held; the placeholders stayed, and the command's result was lost."""
     hold = records.hold(wanting(root / ".git"), [])
+    with without_descriptors():
+        hold.release()
+    assert os.listdir(root) == [] and left(tmp_path) == []
+
+
+@contextlib.contextmanager
+def without_descriptors(but=0):
+    """With no more than some descriptors left to be had."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
     filled = []
@@ -352,12 +372,13 @@ def test_when_there_is_no_descriptor_left_the_end_is_none_the_worse(records, roo
         with contextlib.suppress(OSError):
             while True:
                 filled.append(os.dup(0))
-        hold.release()
+        for _ in range(but):
+            os.close(filled.pop())
+        yield
     finally:
         for descriptor in filled:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert os.listdir(root) == [] and left(tmp_path) == []
 
 
 # Stale
