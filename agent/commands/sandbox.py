@@ -68,7 +68,8 @@ options:
 
 without running anything:
   --explain                        print the policy and the plan, in words and as a command line
-  --check PATH...                  print for each path whether it may be read and written, and by which entry
+  --check PATH...                  print for each path whether it may be read or written, and by which entry;
+                                   private is a directory of the sandbox's own
 """
 
 
@@ -156,6 +157,10 @@ class _Arguments:
             _fail("--check needs at least one path", 2)
         if self.checked is not None and (self.command or "explain" in self.flags):
             _fail("--check runs nothing: leave out the command and --explain", 2)
+        if self.checked is not None and "" in self.checked:
+            _fail("--check: one of the paths is empty", 2)
+        if self.checked is not None and self.platform != sys.platform:
+            _fail(f"--check answers for this machine, {sys.platform}; --explain tells of {self.platform}", 2)
 
 
 class _Case:
@@ -318,8 +323,9 @@ def _run(arguments: _Arguments) -> int:
     case = _Case(arguments)
     from agent.sandbox.environment import apply, parse_environment_policy
     from agent.sandbox.host import look
-    from agent.sandbox.launch import inherited_environment, run_here
+    from agent.sandbox.launch import EXEC_FAILED, inherited_environment, run_here
     from agent.sandbox.plan import Command, SandboxPlan, plan
+    from agent.sandbox.policy import ProfileKind
 
     for warning in case.warnings:
         sys.stderr.write(f"countersign sandbox: warning: {warning}\n")
@@ -336,7 +342,8 @@ def _run(arguments: _Arguments) -> int:
         environment.update(made.environment)
         return made
 
-    return run_here(make_plan, environment)
+    # What no policy holds the original starts without its helper, whose code for this is 101.
+    return run_here(make_plan, environment, failed=1 if case.profile.kind is ProfileKind.DISABLED else EXEC_FAILED)
 
 
 def _tell(arguments: _Arguments) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from agent.sandbox.bubblewrap import has_own_proc
-from agent.sandbox.disk import RealDisk, Route
+from agent.sandbox.disk import Kind, RealDisk, Route
 from agent.sandbox.frozen import replaced
 from agent.sandbox.ground import Ground, Mask, MaskKind
 from agent.sandbox.host import look
@@ -63,7 +63,7 @@ def explain(
 
 
 def check(policy: Policy, paths: Sequence[str], cwd: str, options: Options) -> int:
-    """Print `read`, `write` or `denied` for each path, and what decides. Returns 1 if the policy cannot be held."""
+    """Print for each path what `judge` says, and what decides. Returns 1 if the policy cannot be held."""
     _print_any_name()
     try:
         host = look(policy, cwd, options, os.environ)
@@ -88,13 +88,30 @@ def _in_view(policy: Policy, host: Host, options: Options, paths: Sequence[str])
     view = View(policy, ground, disk)
     verdicts = []
     for path in paths:
-        real = Route(normal(path), disk).real
+        route = Route(normal(path), disk)
+        real = route.real
         verdict, because = judge(policy, ground, masks, real)
+        if not in_process and verdict != "denied":
+            unseen = (link for link in route.links if not _is_seen(policy, ground, masks, view, link))
+            if (link := next(unseen, None)) is not None:
+                verdict, because = "denied", f"the symlink {link} on the way is not seen"
+        if route.missing is not None and disk.kind(route.missing) is Kind.SYMLINK:
+            verdict, because = "denied", f"the symlink {route.missing} cannot be followed to its end"
         names = view.places(real)[1:]
         if verdict == "read" and names and normal(path) == real and view.seen_at(real) != real:
             verdict, because = "denied", f"it is there only as {names[0]}: {because}"
         verdicts.append((verdict, because))
     return verdicts
+
+
+def _is_seen(policy: Policy, ground: Ground, masks: Sequence[Mask], view: View, link: str) -> bool:
+    """Whether a symlink is in the view, by any name, and its directory not masked."""
+    if link in view.names:
+        return True
+    shown = {*view.names, "/dev", "/proc"}
+    is_there = any(above in shown for place in view.places(link) for above in ancestors(place))
+    above = link[: link.rindex("/")] or "/"
+    return is_there and (above == "/" or judge(policy, ground, masks, above)[0] != "denied")
 
 
 def _under_landlock(policy: Policy, host: Host, options: Options, cwd: str, path: str) -> tuple[str, str]:
@@ -113,12 +130,13 @@ def _print_any_name() -> None:
 
 
 _FRESH = dict.fromkeys(
-    (f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")), "write"
+    (f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx")), "write"
 )
+_FRESH |= {"/dev": "private", "/dev/shm": "private", "/dev/pts": "read"}
 
 
 def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> tuple[str, str]:
-    """What may be done with a real path, and why: ("read", "write" or "denied", the entry or the rule)."""
+    """What may be done with a real path, and why: ("read", "write", "denied" or "private", the entry or the rule)."""
     over = next((mask for above in ancestors(path) for mask in masks if mask.path == above), None)
     if policy.has_full_disk_write:
         return ("denied", over.because) if over is not None else ("write", "everything may be written")
@@ -133,10 +151,12 @@ def judge(policy: Policy, ground: Ground, masks: Sequence[Mask], path: str) -> t
         return verdict, over.because
     fresh = next((mount for mount in ("/dev", "/proc") if is_under(path, mount)), None)
     if fresh is not None and not ground.is_visible(path):
-        return _FRESH.get(path, "denied" if fresh == "/dev" else "read"), f"the sandbox has its own {fresh}"
-    if rule is None:
-        visible = ground.is_visible(path)
-        return ("read", "minimal opens the system's directories") if visible else ("denied", "no entry opens it")
+        below = {"/dev": "private" if is_under(path, "/dev/shm") else "denied", "/proc": "read"}[fresh]
+        return _FRESH.get(path, below), f"the sandbox has its own {fresh}"
+    if rule is None or (rule.path == "/" and rule.access is Access.DENY):
+        if ground.is_visible(path):
+            return "read", "minimal opens the system's directories"
+        return "denied", "no entry opens it" if rule is None else str(rule.entry)
     if rule.access is Access.READ and ground.is_shut(path):
         return "denied", "a denied directory above it is reopened only for writing"
     return {Access.READ: "read", Access.WRITE: "write", Access.DENY: "denied"}[rule.access], str(rule.entry)

@@ -51,7 +51,7 @@ class Bridge:
             SandboxUnavailable: The namespaces cannot be entered. The command has not run; closing the bridge lets
                 bubblewrap end without it, as long as it is killed first.
         """
-        os.close(self._block_end)
+        self._close_block_end()
         try:
             if pid is None:
                 raise OSError("bubblewrap ended before its namespaces were made")
@@ -68,12 +68,18 @@ class Bridge:
 
     def close(self) -> None:
         """Stop relaying. The sandbox must be gone."""
+        self._close_block_end()
         os.close(self._block)
         if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=1)
         for listener in self._listeners:
             listener.close()
+
+    def _close_block_end(self) -> None:
+        if self._block_end >= 0:
+            os.close(self._block_end)
+            self._block_end = -1
 
     def _serve(self, started: threading.Event) -> None:
         loop = self._loop = asyncio.new_event_loop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from agent.sandbox.disk import Kind, Route
 from agent.sandbox.ground import Ground, Mask, MaskKind
+from agent.sandbox.paths import is_under
 from agent.sandbox.plan import (
     BLOCK_FD,
     INFO_FD,
@@ -28,10 +29,6 @@ from agent.sandbox.view import View
 
 # bubblewrap 0.8 and later refuse longer command lines (MAX_ARGS in bubblewrap.c).
 _MAX_WORDS = 9000
-
-# Opening a device through a mount without devices fails with EACCES: an empty file that nobody can read, without a
-# file of ours for each. bubblewrap's own --ro-bind-data would take a descriptor for each of them.
-_UNREADABLE = "/dev/null"
 
 
 def bubblewrap_plan(
@@ -62,14 +59,17 @@ def bubblewrap_plan(
     isolated = policy.network is Network.RESTRICTED or options.managed_ports is not None
     words = [bubblewrap.path, "--new-session", "--die-with-parent"]
     words += view.words
-    words += _mounts(ground, view, read_only, denied, held)
+    # A fresh /proc comes last but for what is denied in it: its mount hides what was mounted there before.
+    in_proc = [mask for mask in denied if own_proc and is_under(mask.path, "/proc")]
+    elsewhere = [mask for mask in denied if mask not in in_proc]
+    words += _mounts(ground, view, host, [*held, *ground.writable], read_only, elsewhere)
     words += ["--unshare-user", "--unshare-ipc"]
     # Root in a user namespace of its own could mount cgroup trees, and what they are made of is root's to write.
     words += ["--disable-userns"] if host.uid == 0 else []
     words += [] if options.keep_pid_namespace else ["--unshare-pid"]
     words += ["--unshare-net"] if isolated else []
-    words += _proc(host) if own_proc else []
-    words += ["--chdir", view.seen_at(cwd.real) if _is_reachable(ground, cwd.real) else "/"]
+    words += [*_proc(host), *_mounts(ground, view, host, [], [], in_proc)] if own_proc else []
+    words += ["--chdir", _start(ground, view, cwd, Route(host.home, host.disk))]
     words += ["--cap-drop", "ALL", "--seccomp", str(SECCOMP_FD)]
     # What is masked must not be taken away while the sandbox lives: bubblewrap's init holds this open until it dies.
     words += ["--sync-fd", str(SYNC_FD)] if masked else []
@@ -115,14 +115,17 @@ def _proc(host: Host) -> list[str]:
     return ["--proc", "/proc", *(["--ro-bind", "/proc/sys", "/proc/sys"] if host.uid == 0 else [])]
 
 
-def _mounts(ground: Ground, view: View, read_only: list[Mask], denied: list[Mask], held: list[str]) -> list[str]:
-    """Writable roots and masks, outer before inner, since a mount hides what was mounted below its place before."""
-    steps: dict[str, tuple[str, ...]] = {path: ("--bind", path) for path in (*held, *ground.writable) if path != "/"}
+def _mounts(
+    ground: Ground, view: View, host: Host, writable: list[str], read_only: list[Mask], denied: list[Mask]
+) -> list[str]:
+    """Writable places and masks, outer before inner, since a mount hides what was mounted below its place before."""
+    steps: dict[str, tuple[str, ...]] = {path: ("--bind", path) for path in writable if path != "/"}
     steps |= {mask.path: ("--ro-bind", mask.path) for mask in read_only}
     reopened = set()
     for mask in denied:
         if mask.kind is MaskKind.DENIED_FILE:
-            steps[mask.path] = ("--ro-bind", _UNREADABLE)
+            # One file for all: bubblewrap's own --ro-bind-data would take a descriptor for each.
+            steps[mask.path] = ("--ro-bind", host.denied_file)
         elif ground.reopened(mask.path):
             # What is writable inside gets its mount point made there, so it is closed only after that.
             steps[mask.path] = ("--perms", "0111", "--tmpfs")
@@ -140,12 +143,23 @@ def _mounts(ground: Ground, view: View, read_only: list[Mask], denied: list[Mask
     return words + sealed_last
 
 
+def _start(ground: Ground, view: View, *wanted: Route) -> str:
+    """The first directory that can be entered in the view; `/` always can."""
+    for directory in wanted:
+        if directory.kind is Kind.DIRECTORY:
+            if _is_reachable(ground, directory.real):
+                return view.seen_at(directory.real)
+            if view.leads_through(directory.real):
+                return directory.real
+    return "/"
+
+
 def _is_reachable(ground: Ground, cwd: str) -> bool:
     rule = ground.rule_for(cwd)
     if rule is None or rule.access is Access.WRITE:
-        return ground.is_visible(cwd)
+        return ground.is_shown(cwd)
     # Below a denied directory only writing is reopened.
-    return rule.access is Access.READ and ground.is_visible(cwd) and not ground.is_shut(cwd)
+    return rule.access is Access.READ and ground.is_shown(cwd) and not ground.is_shut(cwd)
 
 
 def _notes(
@@ -160,6 +174,7 @@ def _notes(
     whole = policy.unrestricted or ground.is_visible("/")
     notes = ["Everything may be read." if whole else "Only the readable roots are there; the rest of the disk is not."]
     notes += [f"May be written: {path}" for path in ground.writable]
+    notes += [f"Left out, since it does not exist: {rule.entry}; create it first" for rule in ground.left_out()]
     notes += [f"Stays read-only: {mask.path} ({mask.because})" for mask in read_only]
     notes += [f"Cannot be read: {mask.path} ({mask.because})" for mask in denied]
     notes += [f"Cannot be moved, since it leads there: {path}" for path in held]

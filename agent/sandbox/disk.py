@@ -185,9 +185,10 @@ class Route:
                 continue
             step = joined(here, part)
             kind = disk.kind(step) if self.kind is Kind.DIRECTORY else None
-            if kind is Kind.SYMLINK and len(self.links) < _MAX_LINKS:
+            if kind is Kind.SYMLINK:
                 self.links.append(step)
-                target = disk.link(step)
+                # A loop leads nowhere.
+                target = disk.link(step) if len(self.links) <= _MAX_LINKS else None
                 if target is not None:
                     if target.startswith("/"):
                         here = "/"

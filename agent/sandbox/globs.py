@@ -32,13 +32,21 @@ def search_root(pattern: str) -> str:
         PolicyError: There is none below `/`, or no metacharacter: such a pattern would mean a walk over the whole disk,
             or is a path that was meant as one.
     """
-    root, rest = split_pattern(normal(pattern))
+    root, rest = _split(normal(pattern))
     if root == "/" or not is_glob(rest):
         raise PolicyError(
             f"unreadable glob `{pattern}` cannot be safely expanded; use a pattern with a non-root directory prefix"
             + ("" if is_glob(rest) else ", or a plain path entry: it has no wildcard")
         )
     return root
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """The fixed directory, and the rest; the last component of a pattern whose signs all stand for themselves."""
+    root, rest = split_pattern(pattern)
+    if rest or not is_glob(pattern):
+        return root, rest
+    return root[: root.rindex("/")] or "/", pattern[pattern.rindex("/") + 1 :]
 
 
 def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
@@ -56,7 +64,7 @@ def expand(pattern: str, max_depth: int | None, disk: Disk) -> list[str]:
     # Symlinks before the fixed directory's end are followed once; those below are not.
     real = Route(root, disk).real
     try:
-        matches = re.compile(to_regex(split_pattern(pattern)[1]), re.DOTALL).fullmatch
+        matches = re.compile(to_regex(_split(pattern)[1]), re.DOTALL).fullmatch
     except ValueError as exc:
         raise PolicyError(
             f"deny pattern {pattern!r} is malformed: {exc}; with a backslash before it a sign is a letter"

@@ -76,6 +76,9 @@ class Ground:
                 self.rules[route.real] = Rule(route.real, rule.access, rule.entry)
                 self._routes[route.real] = route
         self.writable = [path for path in self._ruled(Access.WRITE) if self._routes[path].kind is not None]
+        for path in self.writable:
+            if path == "/sys" or ("/proc" in self._fresh and is_under(path, "/proc")):
+                raise PolicyError(f"'{self.rules[path].entry}' cannot be granted: {path} is the kernel's; take it out")
         self._writable = frozenset(self.writable)
         for route in granted if not policy.has_full_disk_write else ():
             self._hold(route, route.spelled, "writable root")
@@ -84,6 +87,10 @@ class Ground:
 
     def _ruled(self, access: Access) -> list[str]:
         return sorted((path for path, rule in self.rules.items() if rule.access is access), key=by_depth)
+
+    def left_out(self) -> list[Rule]:
+        """What would be writable if it were there."""
+        return [self.rules[path] for path in self._ruled(Access.WRITE) if path not in self._writable]
 
     def in_writable(self, path: str) -> bool:
         """Whether a real path is a writable root or below one, masks aside."""
@@ -148,6 +155,7 @@ class Ground:
         if self._cannot_be_made(route.missing):
             return None
         self._refuse_barred(route.missing, spelled or route.real, "read-only path")
+        self._refuse_below_file(route.missing, because)
         parent, _, name = route.missing.rpartition("/")
         return Mask(
             route.missing, MaskKind.READ_ONLY, because, name in PROTECTED_NAMES and (parent or "/") in self._writable
@@ -206,14 +214,19 @@ class Ground:
             if path == "/" or self.is_shut(path):
                 continue
             route, because = self._routes[path], str(self.rules[path].entry)
+            self._refuse_process(route, because)
             self._hold(route, route.spelled, "denied path")
             if route.kind is not None:
-                if self.is_visible(path):
+                for name in {route.spelled} & _DEVICES:
+                    # Where the host has a symlink, the fresh /dev may have the thing itself.
+                    masks[name] = Mask(name, _denied(route.kind), because)
+                if self.is_shown(path):
                     masks[path] = Mask(path, _denied(route.kind), because)
             elif route.missing is not None and self.in_writable(route.missing):
                 if self._cannot_be_made(route.missing):
                     continue
                 self._refuse_barred(route.missing, route.spelled, "denied path")
+                self._refuse_below_file(route.missing, because)
                 masks.setdefault(route.missing, Mask(route.missing, MaskKind.DENIED_FILE, because, False))
         for path, because in self._matches():
             if path not in masks and not self._is_hidden(path):
@@ -258,6 +271,11 @@ class Ground:
 
             for glob in self.policy.globs:
                 start = Route(search_root(glob.pattern), self._disk)
+                if any(is_under(start.real, mount) for mount in self._fresh if mount == "/proc"):
+                    raise PolicyError(
+                        f"deny pattern {glob.pattern!r} is about /proc, and the command has its own, with other "
+                        "processes; deny paths in it, or the whole"
+                    )
                 self._hold(start, glob.pattern, "deny pattern")
                 for path in expand(glob.pattern, self.policy.profile.glob_scan_max_depth, self._disk):
                     self._searched.add(start.real)
@@ -293,7 +311,20 @@ class Ground:
 
     def _is_hidden(self, path: str) -> bool:
         rule = self.rules.get(path)
-        return (rule is not None and rule.access is Access.DENY) or self.is_shut(path) or not self.is_visible(path)
+        return (rule is not None and rule.access is Access.DENY) or self.is_shut(path) or not self.is_shown(path)
+
+    def is_shown(self, path: str) -> bool:
+        """Whether something is seen at a real path that exists here: of the host, or a fresh one of the same name."""
+        own_proc = "/proc" in self._fresh and is_under(path, "/proc") and not _is_of_process(path)
+        return own_proc or path in _DEVICES or self.is_visible(path)
+
+    def _refuse_process(self, route: Route, because: str) -> None:
+        """Refuse what is denied of one process: in a /proc of its own the command finds itself under other numbers."""
+        if "/proc" in self._fresh and _is_of_process(route.real):
+            raise PolicyError(
+                f"'{because}' is about {route.real}, a process, and the command has its own /proc, with others; deny "
+                "/proc as a whole, or take the entry out"
+            )
 
     def is_visible(self, path: str) -> bool:
         """Whether something of the host is seen at a real path, masks aside."""
@@ -306,8 +337,8 @@ class Ground:
             if fresh is not None and not is_under(above, fresh):
                 return False
             rule = self.rules.get(above)
-            if rule is not None and (rule.access is not Access.DENY or above == "/"):
-                return rule.access is not Access.DENY
+            if rule is not None and rule.access is not Access.DENY:
+                return True
         return any(is_under(path, root) for root in self._minimal)
 
     def reopened(self, directory: str) -> bool:
@@ -330,6 +361,11 @@ class Ground:
                 "make it searchable again (chmod u+x)"
             )
 
+    def _refuse_below_file(self, missing: str, because: str) -> None:
+        directory = missing[: missing.rindex("/")] or "/"
+        if self._disk.kind(directory) is not Kind.DIRECTORY:
+            raise PolicyError(f"'{because}' cannot be held: {directory} is a file; name that, or take the entry out")
+
 
 def _pointed_to(text: str) -> list[str]:
     """What a `.git` file names: as the original reads it, without blanks around, by its first line; and as git does."""
@@ -343,9 +379,19 @@ def _pointed_to(text: str) -> list[str]:
     return list(filter(None, dict.fromkeys(targets)))
 
 
+def _is_of_process(path: str) -> bool:
+    return path.startswith("/proc/") and path.split("/")[2].isdecimal()
+
+
 def _denied(kind: Kind) -> MaskKind:
     return MaskKind.DENIED_DIRECTORY if kind is Kind.DIRECTORY else MaskKind.DENIED_FILE
 
 
 # What a `minimal` entry opens for reading, so that ordinary programs start.
 MINIMAL_ROOTS = ("/bin", "/sbin", "/usr", "/etc", "/lib", "/lib64", "/nix/store", "/run/current-system/sw")
+
+# What bubblewrap puts into a fresh /dev (setup_newroot in bubblewrap.c), less its links into /proc.
+_DEVICES = frozenset(
+    ["/dev", "/dev/pts/ptmx"]
+    + [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "pts", "ptmx", "shm")]
+)

@@ -112,14 +112,23 @@ def guard(lifeline: int, directory: str, launcher: int, wait: Callable[[float], 
     # Whoever has the pid later on is somebody else.
     ended_ns = time.monotonic_ns()
     deadline = time.monotonic() + _GUARD_S
-    while (left := records.of(launcher, ended_ns)) and time.monotonic() < deadline:
+    while (left := begun_before(ended_ns, launcher, records.directory)) and time.monotonic() < deadline:
         _end(records, left)
         try:
             records.sweep()
         except Busy:
             pass
-        if records.of(launcher, ended_ns):
+        if begun_before(ended_ns, launcher, records.directory):
             wait(_STEP_S)
+
+
+def begun_before(until_ns: int, launcher: int, directory: str) -> list[str]:
+    """The records of a launcher that were begun before some time (`time.monotonic_ns`)."""
+    return [
+        f"{directory}/{name}"
+        for name in os.listdir(directory)
+        if name.startswith(f"{launcher}-") and int(name.rpartition("-")[2]) <= until_ns
+    ]
 
 
 def _end(records: Placeholders, left: list[str]) -> None:

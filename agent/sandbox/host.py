@@ -7,9 +7,9 @@ import stat
 import sys
 
 from agent.sandbox.disk import RealDisk, Route
-from agent.sandbox.paths import joined, normal
+from agent.sandbox.paths import ancestors, joined, normal
 from agent.sandbox.plan import Backend, Host, Options, SandboxUnavailable
-from agent.sandbox.policy import Places, Policy
+from agent.sandbox.policy import Access, Places, Policy
 from agent.sandbox.state import state_directory
 
 TYPE_CHECKING = False
@@ -82,7 +82,50 @@ def look(
         bubblewrap=found.bubblewrap,
         no_bubblewrap=found.missing,
         private_paths=private,
+        denied_file=_denied_file(policy) or host.denied_file,
+        home=_home(environ, host),
     )
+
+
+def _home(environ: Mapping[str, str], host: Host) -> str:
+    home = normal(environ.get("HOME", "")) if environ.get("HOME", "").startswith("/") else "/"
+    real = Route(home, host.disk).real
+    return real if all(_may_enter(path, host.uid) for path in ancestors(real)) else "/"
+
+
+def _may_enter(directory: str, uid: int) -> bool:
+    """Whether the mode lets us search a directory, as it counts in a sandbox: for user 0 too."""
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return False
+    ours = status.st_gid == os.getegid() or status.st_gid in os.getgroups()
+    bit = stat.S_IXUSR if status.st_uid == uid else stat.S_IXGRP if ours else stat.S_IXOTH
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & bit)
+
+
+def _denied_file(policy: Policy) -> str | None:
+    """An empty file that nobody may open, made where it is missing; None if nothing is denied, or none can be made."""
+    if not policy.globs and all(rule.access is not Access.DENY for rule in policy.rules.values()):
+        return None
+    try:
+        path = f"{state_directory()}/denied"
+        if not _is_shut_and_empty(path):
+            # Somebody unconfined changed it; those who have it mounted keep theirs.
+            if os.path.lexists(path):
+                os.unlink(path)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0))
+        return path if _is_shut_and_empty(path) else None
+    except OSError:
+        return None
+
+
+def _is_shut_and_empty(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and not stat.S_IMODE(status.st_mode) and not status.st_size
 
 
 def private_paths(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:

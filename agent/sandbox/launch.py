@@ -36,9 +36,8 @@ _SI_KERNEL = 0x80
 _ENDED_YET = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # How often the disk may change between plan and launch before we give up.
 _ATTEMPTS = 5
-# As the original ends when the command cannot be executed; but for one that it starts without its helper.
+# As the original ends when the command cannot be executed.
 EXEC_FAILED = 101
-_EXEC_FAILED_UNCONFINED = 1
 
 
 def prepare(
@@ -103,7 +102,12 @@ def inherited_environment() -> dict[str, str]:
     return environ
 
 
-def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str], in_place: bool = False) -> int:
+def run_here(
+    make_plan: Callable[[], SandboxPlan],
+    environ: Mapping[str, str],
+    in_place: bool = False,
+    failed: int = EXEC_FAILED,
+) -> int:
     """Run a command with this process's streams, environment and process group; return its exit code.
 
     A command that died of signal N is 128 + N. But if the signal was sent to this process, or killed bubblewrap, this
@@ -112,6 +116,7 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str], i
     Args:
         in_place: Where bubblewrap is not needed, become the command instead of starting it, and do not return. So does
             the original's helper; its `sandbox` starts it.
+        failed: The code where the command could not be executed.
 
     Raises:
         SandboxUnavailable: The command was not run.
@@ -134,7 +139,7 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str], i
     try:
         plan, hold = prepare(make_plan, guarded)
         if plan.backend is Backend.BUBBLEWRAP:
-            return _bubblewrapped(plan, hold, environ, dismissed)
+            return _bubblewrapped(plan, hold, environ, failed, dismissed)
     finally:
         dismissed()
     try:
@@ -142,8 +147,8 @@ def run_here(make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str], i
     except (OSError, ValueError) as exc:
         raise SandboxUnavailable(plan.backend, f"the working directory {plan.cwd!r}: {said(exc)}") from exc
     if in_place:
-        _become(plan, environ, EXEC_FAILED)
-    return _in_child(plan, environ)
+        _become(plan, environ, failed)
+    return _in_child(plan, environ, failed)
 
 
 def _become(plan: SandboxPlan, environ: Mapping[str, str], failed: int) -> NoReturn:
@@ -191,19 +196,19 @@ def execute(argv: tuple[str, ...], environ: Mapping[str, str], failed: int = EXE
         os._exit(failed)
 
 
-def _in_child(plan: SandboxPlan, environ: Mapping[str, str]) -> int:
+def _in_child(plan: SandboxPlan, environ: Mapping[str, str], failed: int) -> int:
     """Run the command of a plan that needs no other process in a child, and return its code."""
     read, write = os.pipe()
     blocked = _blocked()
     try:
         child = os.fork()
         if child == 0:
-            _try_to_become(plan, environ, write, blocked)
+            _try_to_become(plan, environ, failed, write, blocked)
         os.close(write)
         with open(read, "rb") as file:
             # To its end, which is where the command is executed.
             refusal = file.read().decode()
-        came = _wait(child, lambda found: None if found.si_code == _SI_KERNEL else os.kill(child, found.si_signo))
+        came = _wait(child, lambda number, from_terminal: None if from_terminal else os.kill(child, number))
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) in came:
             _die(os.WTERMSIG(status))
@@ -215,10 +220,12 @@ def _in_child(plan: SandboxPlan, environ: Mapping[str, str]) -> int:
     return 128 - code if code < 0 else code
 
 
-def _try_to_become(plan: SandboxPlan, environ: Mapping[str, str], refused: int, signal_mask: Iterable[int]) -> NoReturn:
+def _try_to_become(
+    plan: SandboxPlan, environ: Mapping[str, str], failed: int, refused: int, signal_mask: Iterable[int]
+) -> NoReturn:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
-        _become(plan, environ, _EXEC_FAILED_UNCONFINED if plan.backend is Backend.NONE else EXEC_FAILED)
+        _become(plan, environ, failed)
     except BaseException as exc:
         reason = exc.reason if isinstance(exc, SandboxUnavailable) else f"it could not be confined: {exc!r}"
         os.write(refused, reason.encode(errors="backslashreplace"))
@@ -227,7 +234,7 @@ def _try_to_become(plan: SandboxPlan, environ: Mapping[str, str], refused: int, 
 
 
 def _bubblewrapped(
-    plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], released: Callable[[], None]
+    plan: SandboxPlan, hold: Hold | None, environ: Mapping[str, str], failed: int, released: Callable[[], None]
 ) -> int:
     # Nothing interrupts us until all is released: signals are looked for when there is nothing else to do.
     blocked = _blocked()
@@ -239,7 +246,7 @@ def _bubblewrapped(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     code = os.waitstatus_to_exitcode(status)
-    return code if executed or not code else EXEC_FAILED
+    return code if executed or not code else failed
 
 
 def _sandboxed(
@@ -268,7 +275,7 @@ def _sandboxed(
             if bridge is not None:
                 which = init.awaited(lambda: _runs(pid) and not signal.sigpending() & {*_FORWARDED})
                 bridge.open(None if which is None else which.pid)
-            came = _wait(pid, lambda found: end(pid, found.si_signo))
+            came = _wait(pid, lambda number, _: end(pid, number))
         except BaseException:
             end(pid, signal.SIGKILL)
             raise
@@ -284,6 +291,7 @@ def _sandboxed(
             init.close()
         if hold is not None:
             hold.release()
+            hold.close()
 
 
 def _blocked() -> Iterable[int]:
@@ -298,22 +306,31 @@ def _runs(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, _ENDED_YET) is None
 
 
-def _wait(pid: int, pass_on: Callable[[signal.struct_siginfo], None]) -> list[int]:
+def _wait(pid: int, pass_on: Callable[[int, bool], None]) -> list[int]:
     """Wait for the end of a child, without reaping it: until then it can be signalled.
 
     Args:
-        pass_on: Called with each signal that we get and do not ignore.
+        pass_on: Called with each signal that we get and do not ignore, and whether the terminal has sent it to all.
 
     Returns:
         Their numbers.
     """
     came = []
     while _runs(pid):
-        found = signal.sigwaitinfo(_AWAITED)
-        if found.si_signo != signal.SIGCHLD and signal.getsignal(found.si_signo) is not signal.SIG_IGN:
-            came.append(found.si_signo)
-            pass_on(found)
+        number, from_terminal = _next_signal()
+        if number != signal.SIGCHLD and signal.getsignal(number) is not signal.SIG_IGN:
+            came.append(number)
+            pass_on(number, from_terminal)
     return came
+
+
+def _next_signal() -> tuple[int, bool]:
+    if hasattr(signal, "sigwaitinfo"):
+        found = signal.sigwaitinfo(_AWAITED)
+        return found.si_signo, found.si_code == _SI_KERNEL
+    # macOS does not say where it comes from; these two come from the terminal.
+    number = signal.sigwait(_AWAITED)
+    return number, number in (signal.SIGINT, signal.SIGQUIT)
 
 
 def _die(number: int) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 # The lock over the records is held for less than a millisecond at a time; a launch with many placeholders takes longer.
 _WAIT_S = 5.0
-_STEP_S = 0.0005
+# As long as an event loop may stand still for it.
+_AT_ONCE_S = 0.002
+_STEP_S = 0.0002
 # CLOCK_REALTIME_COARSE of linux/time.h, which file times are taken from; it is up to 10 ms behind the usual one.
 _FILE_CLOCK = 5
 # As the original shows a protected name that is missing.
@@ -42,7 +44,7 @@ class Stale(Exception):
 
 
 class Busy(Exception):
-    """Another process has the lock over the records. A confined one can, where it sees our files and may read them."""
+    """Another process has the lock over the records: also a confined one can that may read our files."""
 
 
 class Placeholders:
@@ -50,14 +52,17 @@ class Placeholders:
 
     Args:
         wait_s: How long those who are patient wait for the lock over them.
+
+    Attributes:
+        directory: Where they are, each named after the pid of its launcher and the time.
     """
 
     def __init__(self, directory: str, wait_s: float = _WAIT_S) -> None:
         self.wait_s = wait_s
-        self._directory = f"{directory}/launches"
+        self.directory = f"{directory}/launches"
         # Not the records themselves: what bubblewrap's init holds open, a command opens by /proc/1/fd, for writing too.
         self._locks = f"{directory}/alive"
-        for made in (self._directory, self._locks):
+        for made in (self.directory, self._locks):
             try:
                 os.mkdir(made, 0o700)
             except FileExistsError:
@@ -69,16 +74,16 @@ class Placeholders:
         Args:
             wanted: Paths to make, and whether as a directory (else as an empty file).
             masked: All paths that the launch masks; what is there and is another launch's placeholder is held too.
-            patient: Wait for the lock.
+            patient: Wait for the lock, and not for two milliseconds only.
 
         Raises:
             Stale: One of `masked` is gone, or one of `wanted` is there now and is nobody's placeholder.
             Busy: The lock was not to be had. Nothing was made.
             OSError: One cannot be made (the disk is full, no permission); those made before are removed again.
         """
-        lock = _Lock(f"{self._directory}.lock")
+        lock = _Lock(f"{self.directory}.lock")
         try:
-            lock.take(self.wait_s if patient else 0)
+            lock.take(self.wait_s if patient else _AT_ONCE_S)
             hold = self._hold(wanted, masked, lock)
             lock.give_up()
         except BaseException:
@@ -95,14 +100,17 @@ class Placeholders:
         # One that somebody took away meanwhile is made anew, and its first holder's claim is void.
         needed = {claim.path: claim for claim in claimed.values() if claim.path in concerned and claim.stands()}
         made = [_Claim(path, directory) for path, directory in missing.items() if path not in needed]
-        hold = Hold(self, f"{self._directory}/{os.getpid()}-{time.monotonic_ns()}", lock, needed)
+        hold = Hold(self, f"{self.directory}/{os.getpid()}-{time.monotonic_ns()}", lock, needed)
         try:
             hold.begin(self.lock_of(hold.name))
             # Noted before they are made: if we are killed in between, the sweeper knows where to look.
             _write(hold.record, [*needed.values(), *made])
             for claim in made:
-                claim.make()
-                needed[claim.path] = claim
+                try:
+                    claim.make()
+                finally:
+                    if claim.inode:
+                        needed[claim.path] = claim
             _write(hold.record, made)
         except BaseException as exc:
             _remove(claim for claim in needed.values() if claim.key not in claimed)
@@ -128,20 +136,12 @@ class Placeholders:
         Raises:
             Busy: The lock was not to be had.
         """
-        lock = _Lock(f"{self._directory}.lock")
+        lock = _Lock(f"{self.directory}.lock")
         try:
             lock.take(self.wait_s)
             self._sweep()
         finally:
             lock.close()
-
-    def of(self, launcher: int, until_ns: int) -> list[str]:
-        """The records of a launcher that were begun before some time (`time.monotonic_ns`)."""
-        return [
-            f"{self._directory}/{name}"
-            for name in os.listdir(self._directory)
-            if name.startswith(f"{launcher}-") and int(name.rpartition("-")[2]) <= until_ns
-        ]
 
     def lock_of(self, name: str) -> str:
         return f"{self._locks}/{name.rpartition('/')[2]}"
@@ -157,8 +157,8 @@ class Placeholders:
         """What living launches claim; records of the dead are dropped, and what only they claimed removed."""
         living: dict[_Key, _Claim] = {}
         dead: dict[_Key, _Claim] = {}
-        for entry in os.listdir(self._directory):
-            name = f"{self._directory}/{entry}"
+        for entry in os.listdir(self.directory):
+            name = f"{self.directory}/{entry}"
             if name == mine:
                 continue
             text, alive = _read(name)
@@ -180,10 +180,8 @@ class Hold:
 
     Attributes:
         name: The record file.
-        record: Open on it, with the launcher's lock, to be written on by bubblewrap (`--info-fd`), which keeps it from
-            its child.
-        descriptor: Open on an empty file that is only there to be locked, with the lock of the sandbox's init, which is
-            to get it (`--sync-fd`).
+        record: Open on it, with the launcher's lock; for bubblewrap (`--info-fd`), which keeps it from its child.
+        descriptor: Open on an empty file that is only there to be locked; for the sandbox's init (`--sync-fd`).
         claims: What is needed, by path.
     """
 
@@ -210,17 +208,18 @@ class Hold:
                 raise Busy
 
     def release(self, patient: bool = True) -> bool:
-        """The sandbox is gone: remove what only it needed. A second call does nothing.
+        """The sandbox is gone: remove what only it needed. A second call does nothing. To be followed by `close`.
 
         What cannot be removed now (no lock in time, no descriptors) is left to whoever comes later.
 
         Returns:
-            False if that would mean to wait and the caller is not patient. Nothing is changed then.
+            False if that would mean to wait for more than two milliseconds and the caller is not patient. Nothing is
+            changed then.
         """
         if self.descriptor < 0:
             return True
         try:
-            self._lock.take(self._owner.wait_s if patient else 0)
+            self._lock.take(self._owner.wait_s if patient else _AT_ONCE_S)
         except Busy:
             if patient:
                 self.leave()
@@ -238,6 +237,14 @@ class Hold:
         """Without removing anything: that is for whoever comes when the sandbox is gone."""
         self._close()
         self._lock.close()
+        self.close()
+
+    def close(self) -> None:
+        """Give back what it was all about, once it is released. That takes longer than the release, and can wait."""
+        for claim in self.claims.values():
+            if claim.kept >= 0:
+                os.close(claim.kept)
+                claim.kept = -1
 
     def _close(self) -> None:
         for descriptor in (self.record, self.descriptor):
@@ -247,7 +254,7 @@ class Hold:
 
 
 class _Claim:
-    """A placeholder: its path, and which inode it is once made."""
+    """A placeholder: its path, and which inode it is once made: no other gets its number as long as it is kept."""
 
     def __init__(self, path: str, directory: bool, device: int = 0, inode: int = 0, since_ns: int = 0) -> None:
         self.path = path
@@ -255,6 +262,8 @@ class _Claim:
         self.device = device
         self.inode = inode
         self.since_ns = since_ns or time.clock_gettime_ns(_FILE_CLOCK)
+        # Open on it. Most of what a directory's removal takes is done only when this is closed.
+        self.kept = -1
 
     @property
     def key(self) -> _Key:
@@ -262,7 +271,6 @@ class _Claim:
         return self.path, self.device, self.inode
 
     def stands(self) -> bool:
-        """Whether it is still there."""
         try:
             status = os.lstat(self.path)
         except OSError:
@@ -274,7 +282,11 @@ class _Claim:
             os.mkdir(self.path, _DIRECTORY_MODE)
         else:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-        status = os.lstat(self.path)
+        try:
+            self.kept = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            status = os.fstat(self.kept)
+        except OSError:  # no descriptor left: it is removed all the same
+            status = os.lstat(self.path)
         self.device, self.inode = status.st_dev, status.st_ino
         if self.directory and status.st_mode & 0o777 != _DIRECTORY_MODE:
             # A umask; not by the path, where somebody may have put a link meanwhile.
@@ -311,7 +323,6 @@ def _remove(claims: Iterable[_Claim]) -> None:
 
 
 def _write(record: int, claims: Iterable[_Claim]) -> None:
-    """Add to a record. Of several lines on one path the last counts."""
     text = "".join(claim.line() for claim in claims).encode()
     while text:
         # On a full disk a part may be taken; the next attempt then says so.
@@ -346,13 +357,10 @@ def told_in(text: bytes) -> Told | None:
 
 def _is_free(lock: str) -> bool:
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        with open(lock, "rb", buffering=0) as file:
+            return _is_locked(file.fileno())
     except FileNotFoundError:
         return True
-    try:
-        return _is_locked(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -78,6 +78,8 @@ class Host:
         wsl1: Windows Subsystem for Linux 1, which has no namespaces.
         private_paths: Directories of ours that no tool may look into (sockets, keys).
         proxy_ports: Loopback ports of proxies of ours that stamp; never reachable from a sandbox.
+        denied_file: What is seen in the place of a denied file. Bound without devices, a device cannot be opened.
+        home: Where a command starts whose own directory is not in its view; `/` if that cannot be entered.
     """
 
     platform: str
@@ -90,6 +92,8 @@ class Host:
     wsl1: bool = False
     private_paths: tuple[str, ...] = ()
     proxy_ports: frozenset[int] = frozenset()
+    denied_file: str = "/dev/null"
+    home: str = "/"
 
 
 @frozen

@@ -254,9 +254,18 @@ class Policy:
         """Everything may be written: nothing to enforce in the file system."""
         if self.unrestricted:
             return True
-        if not self._root_entry_writes or self.globs:
+        return self._root_entry_writes and not any(self._narrows(entry) for entry in self.profile.entries)
+
+    def _narrows(self, entry: Entry) -> bool:
+        """Whether an entry takes from a writable `/`: by what it says, as observed, and not by what is there."""
+        target = entry.target
+        if entry.access is Access.WRITE:
             return False
-        return all(rule.access is Access.WRITE for rule in self.rules.values())
+        if isinstance(target, SpecialTarget) and target.kind in ("root", "minimal", "unknown"):
+            return target.kind == "root" and entry.access is Access.DENY
+        if isinstance(target, GlobTarget) or entry.access is Access.DENY:
+            return True
+        return not any(one.access is Access.WRITE and _is_same(one.target, target) for one in self.profile.entries)
 
     @property
     def has_full_disk_read(self) -> bool:
@@ -299,6 +308,10 @@ def resolve(profile: Profile, places: Places) -> Policy:
     return Policy(profile, places)
 
 
+def _is_same(one: Target, other: Target) -> bool:
+    return one == other or {one, other} in _SAME
+
+
 def _paths(target: PathTarget | SpecialTarget, places: Places) -> Iterator[str]:
     if isinstance(target, PathTarget):
         yield target.path
@@ -311,3 +324,6 @@ def _paths(target: PathTarget | SpecialTarget, places: Places) -> Iterator[str]:
         yield places.tmpdir
     elif target.kind == "slash_tmp" and places.slash_tmp:
         yield "/tmp"
+
+
+_SAME = ({PathTarget("/"), SpecialTarget("root")}, {PathTarget("/tmp"), SpecialTarget("slash_tmp")})

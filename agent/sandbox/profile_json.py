@@ -1,6 +1,7 @@
 """Permission profiles as JSON, in and out: the tagged shape, the older untagged one, and the legacy sandbox policy.
 
-Pure: works on what `json` parsed. Unknown members are errors, since one that we do not know may be there to restrict.
+Pure: works on what `json` parsed. Unknown members are errors where the original refuses them, in the untagged shape and
+in the legacy policy; elsewhere they are passed over as by the original, whose later versions may send more.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _ACCESS = {"read": Access.READ, "write": Access.WRITE, "deny": Access.DENY, "none": Access.DENY}
 _NETWORKS = {network.value: network for network in Network}
+# The original keeps it in 64 bits.
+_MAX_DEPTH = 2**64 - 1
 _KIND_ALIASES = {"current_working_directory": "project_roots"}
 
 
@@ -43,14 +46,11 @@ def parse_profile(value: Any) -> Profile:
         return _untagged(given)
     match given["type"]:
         case "managed":
-            _only(given, "the profile", ("type", "file_system", "network"))
             network = _network(_member(given, "network", "a managed profile"))
             return _file_system(_member(given, "file_system", "a managed profile"), network)
         case "disabled":
-            _only(given, "the profile", ("type",))
             return DISABLED
         case "external":
-            _only(given, "the profile", ("type", "network"))
             return Profile(ProfileKind.EXTERNAL, _network(_member(given, "network", "an external profile")), True)
         case other:
             raise PolicyError(f"type is {other!r}; a permission profile is managed, disabled or external")
@@ -114,8 +114,8 @@ def _untagged(given: dict[str, Any]) -> Profile:
     network = Network.RESTRICTED
     if given.get("network") is not None:
         switch = _object(given["network"], "network")
-        _only(switch, "network", ("enabled",))
-        network = Network.ENABLED if _flag(switch, "enabled") else Network.RESTRICTED
+        if switch.get("enabled") is not None and _flag(switch, "enabled"):
+            network = Network.ENABLED
     if given.get("file_system") is None:
         return Profile(ProfileKind.MANAGED, network)
     held = _object(given["file_system"], "file_system")
@@ -127,10 +127,8 @@ def _file_system(value: Any, network: Network) -> Profile:
     given = _object(value, "file_system")
     match given.get("type"):
         case "unrestricted":
-            _only(given, "file_system", ("type",))
             return Profile(ProfileKind.MANAGED, network, unrestricted=True)
         case "restricted":
-            _only(given, "file_system", ("type", "entries", "glob_scan_max_depth"))
             return _restricted(given, network)
         case other:
             raise PolicyError(f"file_system.type is {other!r}; it is restricted or unrestricted")
@@ -139,15 +137,16 @@ def _file_system(value: Any, network: Network) -> Profile:
 def _restricted(given: dict[str, Any], network: Network) -> Profile:
     entries = _list(_member(given, "entries", "file_system"), "file_system.entries")
     depth = given.get("glob_scan_max_depth")
-    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 1):
-        raise PolicyError(f"glob_scan_max_depth is {depth!r}; it is a whole number of levels, at least 1")
+    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or not 0 < depth <= _MAX_DEPTH):
+        raise PolicyError(
+            f"glob_scan_max_depth is {depth!r}; it is a whole number of levels, at least 1 and below 2 to the power 64"
+        )
     parsed = tuple(_entry(entry, f"entries[{i}]") for i, entry in enumerate(entries))
     return Profile(ProfileKind.MANAGED, network, entries=parsed, glob_scan_max_depth=depth)
 
 
 def _entry(value: Any, where: str) -> Entry:
     given = _object(value, where)
-    _only(given, where, ("path", "access", "missing_path_behavior"))
     access = given.get("access")
     if not isinstance(access, str) or access not in _ACCESS:
         raise PolicyError(f"{where}.access is {access!r}; it is read, write or deny")
@@ -161,17 +160,14 @@ def _target(value: Any, where: str) -> Target:
     given = _object(value, where)
     match given.get("type"):
         case "path":
-            _only(given, where, ("type", "path"))
             return PathTarget(_absolute(_member(given, "path", where), f"{where}.path"))
         case "glob_pattern":
-            _only(given, where, ("type", "pattern"))
             pattern = _text(_member(given, "pattern", where), f"{where}.pattern")
             if not pattern:
                 raise PolicyError(f"{where}.pattern is empty; it is a glob, e.g. '/src/**/*.env'")
             # How codex writes a pattern below each workspace root; as a path it would match nothing.
             return GlobTarget(pattern.removeprefix("codex-project-roots://"))
         case "special":
-            _only(given, where, ("type", "value"))
             return _special(_object(_member(given, "value", where), f"{where}.value"), f"{where}.value")
         case other:
             raise PolicyError(f"{where}.type is {other!r}; it is path, glob_pattern or special")
@@ -182,12 +178,13 @@ def _special(given: dict[str, Any], where: str) -> SpecialTarget:
     kind = _KIND_ALIASES.get(kind, kind) if isinstance(kind, str) else kind
     if kind not in SPECIAL_KINDS:
         raise PolicyError(f"{where}.kind is {kind!r}; it is one of {', '.join(SPECIAL_KINDS)}")
-    allowed = {"project_roots": ("subpath",), "unknown": ("path", "subpath")}.get(kind, ())
-    _only(given, where, ("kind", *allowed))
-    subpath, path = given.get("subpath"), given.get("path")
-    if subpath is not None:
+    subpath = given.get("subpath") if kind in ("project_roots", "unknown") else None
+    # An empty one is the place itself.
+    if subpath is not None and subpath != "":
         subpath = relative_subpath(_text(subpath, f"{where}.subpath"), f"{where}.subpath")
-    return SpecialTarget(kind, subpath, None if path is None else _text(path, f"{where}.path"))
+    if kind != "unknown":
+        return SpecialTarget(kind, subpath)
+    return SpecialTarget(kind, subpath, _text(_member(given, "path", where), f"{where}.path"))
 
 
 def relative_subpath(text: str, where: str) -> str:

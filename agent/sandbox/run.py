@@ -32,6 +32,8 @@ from agent.sandbox.streams import Output, Pipes
 TIMED_OUT = 124
 # How long an ended command's pipes are read on: something that it left behind may hold them open for ever.
 _DRAIN_S = 0.5
+# What nobody has to wait for is done when the outcome is with who waits for that.
+_LATER_S = 0.001
 # How long bubblewrap may take to end once its init was killed.
 _END_S = 5.0
 
@@ -71,6 +73,7 @@ class Runner:
         # Plans are made in threads.
         self._guarding = threading.Lock()
         self._has_planned = False
+        self._released: list[Hold] = []
 
     async def run(
         self,
@@ -93,8 +96,7 @@ class Runner:
         Args:
             make_plan: Makes the plan; called again if the disk changed in between, and in another thread.
             environ: The command's whole environment, but for what the plan adds.
-            timeout_s: Then everything it started is killed; None for no limit. It is the command's time: that of
-                planning, and of waiting for the records (up to five seconds), is not counted.
+            timeout_s: Then everything it started is killed; None for no limit. Counted from the command's start.
             max_output_bytes: Kept of stdout and of stderr, each.
             stdin: What it reads; None for nothing at all.
             on_output: Called with "stdout" or "stderr" and each piece, as it comes. What it raises is the event loop's.
@@ -119,17 +121,14 @@ class Runner:
                 hold.leave()
             raise
         except BaseException:
-            await _released(hold)
+            await self._release(hold)
             raise
-        if await _released(hold):
+        if await self._release(hold):
             raise asyncio.CancelledError
         return outcome
 
     async def _prepared(self, make_plan: Callable[[], SandboxPlan], quickly: bool) -> tuple[SandboxPlan, Hold | None]:
-        """`prepare`, in a thread unless it takes no time.
-
-        A thread cannot be stopped: who is cancelled waits for it and releases what it holds.
-        """
+        """`prepare`, in a thread unless it is quick. No thread can be stopped: who is cancelled waits for it."""
         # The first plan finds out what bubblewrap can do here.
         if quickly and self._has_planned:
             with contextlib.suppress(Busy):
@@ -139,11 +138,26 @@ class Runner:
         given_up = await _through(preparing)
         if given_up:
             if preparing.exception() is None:
-                await _released(preparing.result()[1])
+                await self._release(preparing.result()[1])
             raise asyncio.CancelledError
         prepared = preparing.result()
         self._has_planned = True
         return prepared
+
+    async def _release(self, hold: Hold | None) -> bool:
+        """Release what is held. Whether somebody gave us up meanwhile: that changes nothing."""
+        given_up = False
+        if hold is not None:
+            loop = asyncio.get_running_loop()
+            if not hold.release(patient=False):
+                given_up = await _through(loop.run_in_executor(None, hold.release))
+            self._released.append(hold)
+            loop.call_later(_LATER_S, self._close_released)
+        return given_up
+
+    def _close_released(self) -> None:
+        while self._released:
+            self._released.pop().close()
 
     def _guard(self, directory: str) -> None:
         """Have a process that outlives us, should we be killed, and then removes our placeholders."""
@@ -152,6 +166,7 @@ class Runner:
 
     def close(self) -> None:
         """Nothing is left to guard."""
+        self._close_released()
         with self._guarding:
             self._guardian.dismiss()
 
@@ -212,8 +227,7 @@ class _Running:
     """The process of a plan, from its start to the end of all that it started.
 
     Raises:
-        SandboxUnavailable: It cannot be started.
-        OSError: For want of descriptors; nothing was started then.
+        SandboxUnavailable, OSError: It cannot be started.
     """
 
     def __init__(
@@ -289,7 +303,7 @@ class _Running:
         return 128 - code if code < 0 else code
 
     def close(self) -> None:
-        """Let go of it. If it is not finished nobody waits for its end, so what it masks stays for the next sweep."""
+        """Let go of it. If it is not finished nobody waits for all of it: what it masks stays for the next sweep."""
         if self._status is None:
             if self._init is not None:
                 end(self._pid, signal.SIGKILL)
@@ -347,8 +361,7 @@ def _start(
     if plan.backend in (Backend.SECCOMP, Backend.LANDLOCK):
         # A file and not a pipe, which takes no more than 64 KiB before it has a reader.
         told = os.memfd_create("plan")
-        os.write(told, stage.describe(plan, environ))
-        os.lseek(told, 0, os.SEEK_SET)
+        os.pwrite(told, stage.describe(plan, environ), 0)
         # The command's environment is told. The stage is not confined yet, and LD_PRELOAD or LD_LIBRARY_PATH may lead
         # to where the command can write.
         argv, pass_fds, given = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,), {}
@@ -372,13 +385,6 @@ def _start(
     # We wait for it by its pid; Popen must not wait for it as well when it is collected.
     process.returncode = 0
     return process.pid
-
-
-async def _released(hold: Hold | None) -> bool:
-    """Release what is held. Whether somebody gave us up meanwhile: that changes nothing."""
-    if hold is None or hold.release(patient=False):
-        return False
-    return await _through(asyncio.get_running_loop().run_in_executor(None, hold.release))
 
 
 async def _through[Result](future: asyncio.Future[Result], timeout_s: float | None = None) -> bool:

@@ -28,6 +28,8 @@ class View:
         self._aliases: list[tuple[str, str]] = []
         # Shown under their own names.
         self._own: set[str] = set(ground.writable)
+        # Symlinks of our own making.
+        self._links: set[str] = set()
         root = ground.rules.get("/")
         if ground.has_writable_root_directory:
             self.words = ["--bind", "/", "/", "--dev", "/dev", "--bind-try", "/dev/shm", "/dev/shm"]
@@ -57,6 +59,7 @@ class View:
                 if not inside:
                     self.words += ["--symlink", real, path]
                     named[path] = real
+                    self._links.add(path)
             elif inside:
                 self.words += ["--ro-bind", real, real]
                 self._own.add(real)
@@ -72,6 +75,15 @@ class View:
     def places(self, path: str) -> list[str]:
         """Under which names a real path is to be mounted over: its own, and those under which it is seen as well."""
         return [path, *(name + path[len(real) :] for name, real in self._aliases if is_under(path, real))]
+
+    @property
+    def names(self) -> set[str]:
+        """What is shown, each as it is spelled."""
+        return self._own | self._links | {name for name, _ in self._aliases}
+
+    def leads_through(self, path: str) -> bool:
+        """Whether a path lies above something that is shown: then a directory is made there, if there is none."""
+        return any(is_under(name, path) for name in self.names)
 
     def seen_at(self, path: str) -> str:
         """A name under which a real path is seen, if it is."""

@@ -154,9 +154,11 @@ def parse_write(text: str) -> WriteStdin:
     """Raises BadArguments."""
     given = arguments(text)
     session_id = given.get("session_id")
-    if not isinstance(session_id, int | float) or isinstance(session_id, bool) or session_id != int(session_id):
+    if isinstance(session_id, float) and session_id.is_integer():
+        session_id = int(session_id)
+    if type(session_id) is not int:
         raise BadArguments("failed to parse function arguments: missing field `session_id`")
-    return WriteStdin(int(session_id), _of(given, "chars", str) or "", _yield_s(given), _output_bytes(given))
+    return WriteStdin(session_id, _of(given, "chars", str) or "", _yield_s(given), _output_bytes(given))
 
 
 def _of[Value](given: dict[str, Any], name: str, kind: type[Value]) -> Value | None:

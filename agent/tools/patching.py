@@ -27,7 +27,6 @@ from agent.tools.confinement import Confinement
 from agent.tools.patch import AddFile, DeleteFile, Patch, PatchError, UpdateFile, apply_chunks, parse
 
 NAME = "apply_patch"
-_FLAG = "--codex-run-as-apply-patch"
 _TIMEOUT_S = 60.0
 _OUTPUT_BYTES = 64 * 1024
 
@@ -118,7 +117,7 @@ class Patching:
         decision = decide_patch(
             thread.approval_policy,
             inside=all(self._confinement.may_write(thread, path) for path in touched),
-            allowed=bool(context.session.get("patches")),
+            allowed=set(touched) <= _allowed(context.session),
         )
         if decision.verdict is Verdict.REFUSE:
             return ToolOutput(f"patch rejected: {decision.reason}")
@@ -126,12 +125,12 @@ class Patching:
         item.started()
         free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
         if decision.verdict is Verdict.ASK_FREE:
-            refused = await self._ask(call, context, item)
+            refused = await self._ask(call, context, item, touched)
             if refused is not None:
                 return refused
         return await self._carry_out(context, item, text, cwd, free, changes)
 
-    async def _ask(self, call: ToolCall, context: CallContext, item: "_Shown") -> ToolOutput | None:
+    async def _ask(self, call: ToolCall, context: CallContext, item: "_Shown", touched: list[str]) -> ToolOutput | None:
         params = {
             "threadId": context.thread.id,
             "turnId": context.turn_id,
@@ -147,21 +146,25 @@ class Patching:
             except Exception:
                 decision = None
             if decision == "acceptForSession":
-                context.session["patches"] = True
+                _allowed(context.session).update(touched)
             if decision in ("accept", "acceptForSession"):
                 return None
-            item.completed("declined")
+        item.completed("declined")
         return ToolOutput("patch rejected by user", stops_turn=decision == "cancel")
 
     async def _carry_out(
         self, context: CallContext, item: "_Shown", text: str, cwd: str, free: bool, changes: list["FileChange"]
     ) -> ToolOutput:
         began = time.monotonic()
-        argv = (sys.executable, "-IS", "-c", _RUN, _FLAG, text)
+        argv = (sys.executable, "-IS", "-c", _RUN)
         try:
             make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free)
             outcome = await self._runner.run(
-                make_plan, self._confinement.tool_environment(), timeout_s=_TIMEOUT_S, max_output_bytes=_OUTPUT_BYTES
+                make_plan,
+                self._confinement.tool_environment(),
+                timeout_s=_TIMEOUT_S,
+                max_output_bytes=_OUTPUT_BYTES,
+                stdin=text.encode(errors="replace"),  # an argument is not longer than 128 KiB, and for all to see
             )
         except (SandboxUnavailable, PolicyError) as exc:
             item.completed("failed")
@@ -179,11 +182,17 @@ class Patching:
         return ToolOutput(f"Exit code: {outcome.exit_code}\nWall time: {wall_s:.1f} seconds\nOutput:\n{said}")
 
 
+def _allowed(kept: dict[str, Any]) -> set[str]:
+    """Files whose changes the user has allowed in this thread."""
+    allowed: set[str] = kept.setdefault("patches", set())
+    return allowed
+
+
 # What the process in the sandbox runs; this package may lie outside of what it could import by itself.
 _ROOT = str(Path(__file__).resolve().parents[2])
 _RUN = (
     f"import sys; sys.path.insert(0, {_ROOT!r}); "
-    "from agent.tools.apply_patch import run_as; sys.exit(run_as(sys.argv[2:]))"
+    "from agent.tools.apply_patch import run_as; sys.exit(run_as([sys.stdin.buffer.read().decode()]))"
 )
 
 

@@ -1,9 +1,11 @@
 """Commands that go on while the model does something else: their output is kept, and more can be said to them."""
 
 import asyncio
+import logging
 import os
 import pty
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,10 +13,30 @@ from agent.sandbox.plan import SandboxPlan, SandboxUnavailable
 from agent.sandbox.policy import PolicyError
 from agent.sandbox.run import Outcome, Runner
 
+logger = logging.getLogger(__name__)
+
 # Kept of what a command says between two calls, and of all that it said.
 MOST_KEPT_BYTES = 1024 * 1024
 # As many commands may go on in one thread; the oldest gives way.
 MOST_SESSIONS = 64
+# At most this much is read at once: a command that never stops writing must not keep the loop from all else.
+_CHUNK = 64 * 1024
+# How long a command may take to read what it is told.
+_WRITE_S = 5.0
+
+# A descriptor alone makes no controlling terminal, and without one ^C interrupts nothing.
+_TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "try: os.setsid()\n"
+    "except OSError: pass\n"  # it leads a session already
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+
+
+def on_terminal(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The command, so that the terminal which is its stdin becomes the controlling one of its session."""
+    return (sys.executable, "-IS", "-c", _TAKE_TERMINAL, *argv)
 
 
 class Session:
@@ -35,7 +57,7 @@ class Session:
         self.said = _Tail()
         self.all = _Tail()
         self._on_output = on_output
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._master = -1
 
@@ -57,28 +79,33 @@ class Session:
                 timeout_s=None,
                 max_output_bytes=0,
                 on_output=lambda _, piece: self._heard(piece),
-                **({} if terminal is None else {"terminal": terminal}),
+                terminal=terminal,
+                merged=True,
             )
         except (SandboxUnavailable, PolicyError, OSError, ValueError) as exc:
             self.failure = exc
+        except Exception as exc:
+            logger.exception("a command could not be run")
+            self.failure = RuntimeError(f"internal error: {type(exc).__name__}")
         finally:
             if terminal is not None:
                 os.close(terminal)
             if self._master >= 0:
                 loop.remove_reader(self._master)
-                self._read()
+                loop.remove_writer(self._master)
+                # No more than a terminal holds: what the command left behind may write for ever.
+                for _ in range(4):
+                    self._read()
                 os.close(self._master)
                 self._master = -1
-            self._ended.set()
+            self._ended.set_result(None)
 
     def _read(self) -> None:
-        while self._master >= 0:
-            try:
-                piece = os.read(self._master, 65536)
-            except OSError:  # nothing more for now, or for good: of the latter its end tells
-                return
-            if not piece:
-                return
+        try:
+            piece = os.read(self._master, _CHUNK)
+        except OSError:  # nothing more for now, or for good: of the latter its end tells
+            return
+        if piece:
             self._heard(piece)
 
     def _heard(self, piece: bytes) -> None:
@@ -88,24 +115,31 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        return self._ended.is_set()
+        return self._ended.done()
 
     async def wait(self, timeout_s: float) -> None:
         """Until it has ended, but not longer."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._ended.wait()
-        except TimeoutError:
-            pass
+        await asyncio.wait((self._ended,), timeout=timeout_s)
 
-    def write(self, data: bytes) -> None:
-        """Say something to it, on its terminal.
+    async def write(self, data: bytes) -> None:
+        """Say something to it, on its terminal; nothing if it has ended.
 
         Raises:
-            OSError: It does not read.
+            TimeoutError: It does not read.
         """
-        while data:
-            data = data[os.write(self._master, data) :]
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_WRITE_S):
+            while data and self._master >= 0:
+                try:
+                    data = data[os.write(self._master, data) :]
+                except BlockingIOError:
+                    room = loop.create_future()
+                    loop.add_writer(self._master, _settle, room)
+                    try:
+                        await asyncio.wait((room, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        if self._master >= 0:
+                            loop.remove_writer(self._master)
 
     async def stop(self) -> None:
         """Kill it, and all it started, if it has not ended; returns when it has."""
@@ -113,6 +147,11 @@ class Session:
             self._task.cancel()
         if self._task is not None:
             await asyncio.wait((self._task,))
+
+
+def _settle(room: "asyncio.Future[None]") -> None:
+    if not room.done():
+        room.set_result(None)
 
 
 class _Tail:

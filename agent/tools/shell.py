@@ -1,6 +1,7 @@
 """exec_command and write_stdin: shell commands, in the sandbox of their thread unless the user lets them out."""
 
 import asyncio
+import codecs
 import os
 import pwd
 import time
@@ -29,7 +30,7 @@ from agent.tools.command import (
 )
 from agent.tools.confinement import Confinement
 from agent.tools.patching import Patching, patch_in
-from agent.tools.sessions import MOST_SESSIONS, Session
+from agent.tools.sessions import MOST_KEPT_BYTES, MOST_SESSIONS, Session, on_terminal
 
 # A decision of the client that ends the turn, and those that let the command run.
 _CANCEL = "cancel"
@@ -66,24 +67,26 @@ class Shell:
         if patch is not None:
             return await self._patching.apply(call, context, patch.text, workdir(patch.cwd, context.thread.cwd))
         item = _Shown(call, context, shown(shell_words(wanted, self._shell)), wanted.cmd)
+        # What was allowed of the user's shell was not allowed of a program that the model calls a shell.
+        words = plain_words(wanted.cmd) if wanted.shell is None else (item.command,)
         decision = decide_command(
             context.thread.approval_policy,
             context.thread.sandbox_mode,
             escalated=wanted.escalated,
-            words=plain_words(wanted.cmd),
+            words=words,
             allowed=_allowed(context.session),
         )
         free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
         if decision.verdict is Verdict.REFUSE:
             return _rejected(decision.reason)
         if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
-            refused = await self._ask(call, context, wanted, item)
+            refused = await self._ask(call, context, wanted, item, words)
             if refused is not None:
                 return refused
         return await self._run(context, wanted, item, free)
 
     async def _ask(
-        self, call: ToolCall, context: CallContext, wanted: ExecCommand, item: "_Shown"
+        self, call: ToolCall, context: CallContext, wanted: ExecCommand, item: "_Shown", words: tuple[str, ...]
     ) -> ToolOutput | None:
         """None if the client lets it run; else what the model is told."""
         with context.waiting("waitingOnApproval"):
@@ -98,7 +101,7 @@ class Shell:
             }
             if wanted.justification is not None:
                 params["reason"] = wanted.justification
-            amendment = proposed_amendment(wanted.cmd)
+            amendment = proposed_amendment(wanted.cmd) if wanted.shell is None else list(words)
             allow = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": amendment}}
             params |= {
                 "command": item.command,
@@ -110,28 +113,30 @@ class Shell:
             try:
                 answer = await context.ask("item/commandExecution/requestApproval", params)
             except Exception:
-                item.completed("declined")
+                item.completed("failed")
                 return _rejected("approval request failed")
             decision = answer.get("decision") if isinstance(answer, dict) else None
             if isinstance(decision, dict) and "acceptWithExecpolicyAmendment" in decision:
-                given = (decision["acceptWithExecpolicyAmendment"] or {}).get("execpolicy_amendment")
+                accepted = decision["acceptWithExecpolicyAmendment"]
+                given = accepted.get("execpolicy_amendment") if isinstance(accepted, dict) else None
                 _allowed(context.session).add(tuple(_words(given) or amendment))
                 return None
             if decision in _YES:
                 if decision == "acceptForSession":
-                    _allowed(context.session).add(plain_words(wanted.cmd))
+                    _allowed(context.session).add(words)
                 return None
-            item.completed("declined")
             if decision not in ("decline", _CANCEL):
+                item.completed("failed")
                 return _rejected("approval request failed")
+            item.completed("declined")
             return _rejected("rejected by user", stops_turn=decision == _CANCEL)
 
     async def _run(self, context: CallContext, wanted: ExecCommand, item: "_Shown", free: bool) -> ToolOutput:
         cwd = workdir(wanted.workdir, context.thread.cwd)
         try:
-            make_plan, _ = self._confinement.planner(
-                context.thread, shell_words(wanted, self._shell), cwd, free=free
-            )  # fmt: skip
+            words = shell_words(wanted, self._shell)
+            argv = on_terminal(words) if wanted.tty else words
+            make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free)
         except PolicyError as exc:
             return ToolOutput(f"exec_command failed: the sandbox policy cannot be used: {exc}")
         session = Session(item.output, tty=wanted.tty)
@@ -172,9 +177,9 @@ class Shell:
                 "item/commandExecution/terminalInteraction", item.id, processId=str(session.id), stdin=wanted.chars
             )
             try:
-                session.write(wanted.chars.encode())
-            except OSError as exc:
-                return ToolOutput(f"write_stdin failed: {exc.strerror}")
+                await session.write(wanted.chars.encode(errors="replace"))
+            except TimeoutError:
+                return ToolOutput("write_stdin failed: the command does not read what it is told")
         await session.wait(wanted.yield_s)
         return self._told(context, session, item, began, wanted.output_bytes)
 
@@ -207,6 +212,8 @@ class _Shown:
         self._source = "unifiedExecStartup"
         self._is_shown = False
         self._is_over = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._unshown_bytes = MOST_KEPT_BYTES  # the end of a long output is in the completed item
 
     def started(self, source: str) -> None:
         """Show it before it runs."""
@@ -220,19 +227,25 @@ class _Shown:
 
     def output(self, piece: bytes) -> None:
         """It said something."""
-        if not self._is_over:
-            self.begin()
-            self._context.delta("item/commandExecution/outputDelta", self.id, delta=piece.decode(errors="replace"))
+        if self._is_over:
+            return
+        self.begin()
+        if self._unshown_bytes <= 0:
+            return
+        self._unshown_bytes -= len(piece)
+        # A letter may lie in two pieces.
+        if text := self._decoder.decode(piece):
+            self._context.delta("item/commandExecution/outputDelta", self.id, delta=text)
 
     def completed(self, status: str, output: str | None = None, code: int | None = None) -> None:
         """It has ended, or will not begin."""
         if self._is_over:
             return
         self._is_over = True
-        source = "agent" if status == "declined" else self._source
+        source = "agent" if self.process_id is None else self._source
         now = self._context.now_ms()
         wire = self._wire(status, source)
-        wire |= {"aggregatedOutput": output, "exitCode": code, "completedAtMs": now}
+        wire |= {"aggregatedOutput": output or None, "exitCode": code, "completedAtMs": now}
         wire["durationMs"] = None if code is None else now - self.started_ms
         self._context.item("item/completed", wire)
 

@@ -203,7 +203,6 @@ def test_a_state_brings_its_directory_readable_roots_and_the_network(told, here)
     roots = [f"--sandbox-state-readable-root={root}" for root in ("/opt", f"{here}/a b/c")]
     facts = explained(told, *given, *roots, "--sandbox-state-disable-network")
     assert facts["network"] == ["restricted"] and facts["env"] == ["CODEX_SANDBOX_NETWORK_DISABLED=1"]
-    # What can be written already stays so.
     assert "read /opt" in facts["entry"] and len(facts["entry"]) == 3
 
 

@@ -23,13 +23,6 @@ from tests.agent.core.scripted_model import Pause, ScriptedModel
 ID = "thread-1"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Where the threads are kept."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 async def ask_nobody(*_):
     raise AssertionError("nobody is to be asked here")
 

@@ -107,14 +107,18 @@ def test_a_symlink_outside_to_a_binary_inside_is_passed_over_too(tmp_path):
     assert found(tmp_path / "bin").path == str(planted.path)
 
 
-@pytest.mark.parametrize("where", ["directory", "directory-by-a-link", "a-link-on-the-way"])
+@pytest.mark.parametrize("where", ["directory", "link-to-a-directory", "directory-by-a-link", "a-link-on-the-way"])
 def test_a_way_through_where_a_command_can_write_is_not_taken_also_if_it_leads_out_again(tmp_path, where):
     """A command could lead it somewhere else: to a program of its choice, which would then be run unconfined."""
     outside = Script(tmp_path / "out")
     inside = tmp_path / "cwd"
-    (inside / "bin").mkdir(parents=True)
-    (inside / "bin" / "bwrap").symlink_to(outside.path)
+    inside.mkdir()
     asked = inside / "bin"
+    if where == "link-to-a-directory":
+        asked.symlink_to(outside.directory)
+    else:
+        asked.mkdir()
+        (asked / "bwrap").symlink_to(outside.path)
     if where == "directory-by-a-link":
         asked = tmp_path / "alias"
         asked.symlink_to(inside / "bin")

@@ -52,3 +52,12 @@ def test_what_is_denied_of_single_processes_cannot_be_held_in_a_proc_of_its_own(
         denied(FRESH, "read /", line)
     if "*" not in line:
         assert Ground(policy("read /", line), ImaginedDisk(FRESH), own_proc=False).denied() != []
+
+
+@pytest.mark.parametrize(("line", "refused"), [("write /proc", True), ("write /sys", True), ("write /sys/x", False)])
+def test_the_kernels_directories_cannot_be_granted(line, refused):
+    if refused:
+        with pytest.raises(PolicyError, match=f"'{line}' cannot be granted"):
+            Ground(policy("read /", line), ImaginedDisk({"/proc": DIRECTORY, "/sys": DIRECTORY}))
+    else:
+        assert Ground(policy("read /", line), ImaginedDisk({"/sys/x": File()})).writable == ["/sys/x"]

@@ -220,6 +220,13 @@ def test_the_search_starts_in_the_last_directory_before_a_wildcard(pattern, root
     assert search_root(pattern) == root
 
 
+def test_a_pattern_whose_signs_are_all_letters_names_one_file():
+    """As the original takes it. It was refused as one without a wildcard."""
+    disk = ImaginedDisk({"/a/*.e": File(), "/a/x.e": File(), "/a/b/*.e": File()})
+    assert expand("/a/\\*.e", None, disk) == ["/a/*.e"]
+    assert search_root("/a/b/\\[z\\].t") == "/a/b"
+
+
 @pytest.mark.parametrize(
     ("depth", "levels"), [(1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (9, {1, 2, 3, 4}), (None, {1, 2, 3, 4})]
 )

@@ -336,15 +336,6 @@ def test_an_entry_below_a_file_is_named(line):
     assert outside.denied() == []
 
 
-@pytest.mark.parametrize(("line", "refused"), [("write /proc", True), ("write /sys", True), ("write /sys/x", False)])
-def test_the_kernels_directories_cannot_be_granted(line, refused):
-    if refused:
-        with pytest.raises(PolicyError, match=f"'{line}' cannot be granted"):
-            ground({"/proc": DIRECTORY, "/sys": DIRECTORY}, "read /", line)
-    else:
-        assert ground({"/sys/x": File()}, "read /", line).writable == ["/sys/x"]
-
-
 # Any policy
 
 

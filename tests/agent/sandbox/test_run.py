@@ -561,6 +561,7 @@ def test_without_descriptors_a_command_is_refused_and_nothing_leaks(run, runner,
 
     async def scenario():
         await started(runner, shell(workspace, "true"))
+        runner.close()
         before = open_descriptors()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         ends = []
@@ -580,6 +581,7 @@ def test_without_descriptors_a_command_is_refused_and_nothing_leaks(run, runner,
                 for descriptor in filled[room:]:
                     os.close(descriptor)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            runner.close()
             assert open_descriptors() == before and our_bubblewraps() == [], room
             assert os.listdir(workspace) == [], room
         assert ends[-1] == b"ran\n" and len(ends) < 29
@@ -605,6 +607,20 @@ def test_what_no_process_can_be_given_is_an_error_of_ours(run, runner, workspace
             with pytest.raises(SandboxUnavailable, match=r"cannot be started.*(null|surrogates)"):
                 run(started(runner, make_plan, environ=environ))
     assert os.listdir(workspace) == []
+
+
+@on_each_loop
+def test_what_is_done_after_the_outcome_is_told_is_done_soon(run, runner, workspace):
+    """Most of the removal of a directory is; until then a descriptor is kept for each."""
+
+    async def scenario():
+        await started(runner, shell(workspace, "true"))
+        kept = {name for name in open_descriptors() if "(deleted)" in name and str(workspace) in name}
+        assert len(kept) == 4 and os.listdir(workspace) == []
+        while kept & open_descriptors():
+            await asyncio.sleep(0)
+
+    run(scenario())
 
 
 # Many
