@@ -132,12 +132,7 @@ def begun_before(until_ns: int, launcher: int, directory: str) -> list[str]:
 
 
 def _end(records: Placeholders, left: list[str]) -> None:
-    """Kill what is left of the launches of a dead launcher, and wait for its end.
-
-    bubblewrap asks to die with its parent once it runs (PR_SET_PDEATHSIG), and its child only when it is told to go on:
-    whoever is orphaned before that would wait, or run the command, for ever.
-    """
-    from agent.sandbox.init import has_ended, kill_by
+    """Kill what is left of the launches of a dead launcher, and wait for its end."""
     from agent.sandbox.placeholders import told_in
 
     witnesses = []
@@ -149,20 +144,33 @@ def _end(records: Placeholders, left: list[str]) -> None:
             continue
         if which is not None:
             witnesses.append(which.witness())
-    for pid in _holders({*left, *map(records.lock_of, left)}) - {os.getpid()}:
-        try:
-            witnesses.append(os.pidfd_open(pid))
-        except ProcessLookupError:
-            continue
-    for witness in filter(lambda descriptor: descriptor >= 0, witnesses):
-        kill_by(witness)
-        # Of a pid namespace's init the end is told when all others in it are dead.
-        has_ended(witness, _GUARD_S)
-        os.close(witness)
+    _kill(witnesses)
+    end_holders({*left, *map(records.lock_of, left)})
+
+
+def end_holders(files: set[str]) -> None:
+    """Kill all but this process that have one of these files open, and wait for their end.
+
+    bubblewrap asks to die with its parent once it runs (PR_SET_PDEATHSIG), and its child only when it is told to go on:
+    whoever is orphaned before that would wait, or run the command, for ever.
+    """
+    from agent.sandbox.init import opened
+
+    _kill([opened(pid) for pid in _holders(files) - {os.getpid()}])
+
+
+def _kill(witnesses: list[int]) -> None:
+    from agent.sandbox.init import has_ended, kill_by
+
+    for witness in witnesses:
+        if witness >= 0:
+            kill_by(witness)
+            # Of a pid namespace's init the end is told when all others in it are dead.
+            has_ended(witness, _GUARD_S)
+            os.close(witness)
 
 
 def _holders(files: set[str]) -> set[int]:
-    """The processes that have one of these files open."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -281,8 +281,10 @@ def _sandboxed(
             raise
         finally:
             status = os.waitpid(pid, 0)[1]
-            if hold is not None and not init.wait():
-                hold.leave()
+            if hold is not None:
+                end_orphan(init, hold)
+                if not init.wait():
+                    hold.leave()
         return status, init.executed(), came
     finally:
         if bridge is not None:
@@ -292,6 +294,17 @@ def _sandboxed(
         if hold is not None:
             hold.release()
             hold.close()
+
+
+def end_orphan(init: Init, hold: Hold) -> None:
+    """bubblewrap has ended: if that was before it told of its init, end the one that it may have had.
+
+    It is waiting to be told to go on, and would for ever.
+    """
+    if init.told() is None:
+        from agent.sandbox.guardian import end_holders
+
+        end_holders(hold.files)
 
 
 def _blocked() -> Iterable[int]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     type _Key = tuple[str, int, int]
 
-# The lock over the records is held for less than a millisecond at a time; a launch with many placeholders takes longer.
+# The lock over the records is held for less than a millisecond, but for launches with very many placeholders.
 _WAIT_S = 5.0
 # As long as an event loop may stand still for it.
 _AT_ONCE_S = 0.002
@@ -102,7 +102,7 @@ class Placeholders:
         made = [_Claim(path, directory) for path, directory in missing.items() if path not in needed]
         hold = Hold(self, f"{self.directory}/{os.getpid()}-{time.monotonic_ns()}", lock, needed)
         try:
-            hold.begin(self.lock_of(hold.name))
+            hold.begin()
             # Noted before they are made: if we are killed in between, the sweeper knows where to look.
             _write(hold.record, [*needed.values(), *made])
             for claim in made:
@@ -180,6 +180,7 @@ class Hold:
 
     Attributes:
         name: The record file.
+        files: That and the other one: who else than the launcher has one of them open belongs to the sandbox.
         record: Open on it, with the launcher's lock; for bubblewrap (`--info-fd`), which keeps it from its child.
         descriptor: Open on an empty file that is only there to be locked; for the sandbox's init (`--sync-fd`).
         claims: What is needed, by path.
@@ -190,22 +191,22 @@ class Hold:
         # Kept open: at the end there may be no descriptor left to be had.
         self._lock = lock
         self.name = name
+        self.files = {name, owner.lock_of(name)}
         self.record = -1
         self.descriptor = -1
         self.claims = claims
 
-    def begin(self, lock: str) -> None:
-        """Make the record and the lock file.
+    def begin(self) -> None:
+        """Make the files.
 
         Raises:
             Busy: Somebody watches for them, and has locked them before us.
         """
         flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.record = os.open(self.name, os.O_WRONLY | os.O_APPEND | flags, 0o600)
-        self.descriptor = os.open(lock, os.O_RDWR | flags, 0o600)
-        for descriptor in (self.record, self.descriptor):
-            if not _is_locked(descriptor):
-                raise Busy
+        self.descriptor = os.open(self._owner.lock_of(self.name), os.O_RDWR | flags, 0o600)
+        if not (_is_locked(self.record) and _is_locked(self.descriptor)):
+            raise Busy
 
     def release(self, patient: bool = True) -> bool:
         """The sandbox is gone: remove what only it needed. A second call does nothing. To be followed by `close`.
@@ -254,7 +255,7 @@ class Hold:
 
 
 class _Claim:
-    """A placeholder: its path, and which inode it is once made: no other gets its number as long as it is kept."""
+    """A placeholder: its path, and which inode it is once made; while that is kept no other gets its number."""
 
     def __init__(self, path: str, directory: bool, device: int = 0, inode: int = 0, since_ns: int = 0) -> None:
         self.path = path
@@ -312,8 +313,7 @@ class _Claim:
 
     def line(self) -> str:
         """As in a record; the path comes last and is quoted, since it may hold anything but NUL."""
-        quoted = os.fsencode(self.path).hex()
-        return f"{self.device} {self.inode} {self.since_ns} {int(self.directory)} {quoted}\n"
+        return f"{self.device} {self.inode} {self.since_ns} {int(self.directory)} {os.fsencode(self.path).hex()}\n"
 
 
 def _remove(claims: Iterable[_Claim]) -> None:

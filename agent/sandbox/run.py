@@ -21,7 +21,7 @@ from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
 from agent.sandbox.guardian import Guardian
 from agent.sandbox.init import BY_ITSELF_S, KILLED_S, Init, end
-from agent.sandbox.launch import EXEC_FAILED, prepare
+from agent.sandbox.launch import EXEC_FAILED, end_orphan, prepare
 from agent.sandbox.placeholders import Busy, Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
 from agent.sandbox.policy import Policy
@@ -281,6 +281,7 @@ class _Running:
         self._status = os.waitpid(self._pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
         # Where nothing is masked nobody has to know of the rest, which dies with bubblewrap.
         if self._init is not None and self._hold is not None:
+            end_orphan(self._init, self._hold)
             end_of_init = self._init.end()
             if end_of_init >= 0:
                 gone = self._readable(end_of_init)

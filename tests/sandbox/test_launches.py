@@ -156,6 +156,7 @@ def test_no_mask_is_lost_to_what_a_command_leaves_behind(place: Place):
 def test_what_somebody_outside_put_into_a_placeholder_is_kept(place: Place):
     with launch(place, stay, "runs") as running:
         assert line_of(running) == b"runs"
+        (place.project / ".codex").chmod(0o755)
         (place.project / ".codex" / "config.toml").write_text("mine")
         (place.project / ".aws").rmdir()
         (place.project / ".aws").write_text("mine, too")

@@ -334,6 +334,27 @@ def test_when_the_guardian_was_killed_the_command_ends_as_it_ends(workspace):
     assert os.listdir(workspace) == []
 
 
+def test_a_record_that_bubblewrap_cannot_write_to_leaves_nobody_behind(workspace):
+    """It ends then, and its child waited for ever to be told to go on: here at each length of what can be written."""
+    ran = []
+    for length in range(0, 2000, 40):
+        full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({length}, {length}))"
+        done = launched(workspace, "bubblewrap", "true", before=full)
+        assert os.listdir(workspace) == [], length
+        ran.append(done.returncode == 0)
+    # From some length on there is room for all.
+    assert ran == sorted(ran) and not ran[0] and ran[-1]
+    mine = f"--chdir\0{workspace}\0".encode()
+    assert not [pid for pid in filter(str.isdigit, os.listdir("/proc")) if mine in command_of(pid)]
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def test_two_at_once_share_what_they_mask_and_the_last_one_removes_it(workspace):
     with running(workspace, "bubblewrap", "read line; touch .git/x") as first:
         with running(workspace, "bubblewrap", "read line") as second:
