@@ -35,8 +35,8 @@ _AT_ONCE_S = 0.002
 _STEP_S = 0.0002
 # CLOCK_REALTIME_COARSE of linux/time.h, which file times are taken from; it is up to 10 ms behind the usual one.
 _FILE_CLOCK = 5
-# As the original shows a protected name that is missing.
-_DIRECTORY_MODE = 0o555
+# Outside of the sandbox its owner may fill it, with `git init` say, while a command runs; inside it is read-only.
+_DIRECTORY_MODE = 0o755
 
 
 class Stale(Exception):

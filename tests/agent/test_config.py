@@ -26,8 +26,11 @@ KEYS = st.sampled_from(
 )
 
 
+CLOSED = {"writableRoots": [], "networkAccess": False, "excludeTmpdirEnvVar": False, "excludeSlashTmp": False}
+
+
 def test_an_empty_configuration_says_nothing_but_the_approval_policy():
-    assert thread_defaults({}, {}) == ThreadDefaults(approval_policy="on-request")
+    assert thread_defaults({}, {}) == ThreadDefaults(approval_policy="on-request", workspace_write=CLOSED)
 
 
 def test_every_key_has_its_place():
@@ -39,10 +42,12 @@ def test_every_key_has_its_place():
         "approval_policy": "never",
         "sandbox_mode": "workspace-write",
         "service_tier": "fast",
+        "sandbox_workspace_write": {"writable_roots": ["/data"], "network_access": True},
     }
+    opened = {**CLOSED, "writableRoots": ["/data"], "networkAccess": True}
 
     assert thread_defaults(config, {}) == ThreadDefaults(
-        "gpt-5.5", "high", "detailed", "high", "never", "workspace-write", "fast"
+        "gpt-5.5", "high", "detailed", "high", "never", "workspace-write", opened, "fast"
     )
 
 

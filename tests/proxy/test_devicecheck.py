@@ -538,6 +538,7 @@ def test_a_key_does_not_show_itself():
 @pytest.mark.parametrize("replies", [[Manner.HONEST], [Reply(503)], [Reply(400, "bad device token")], [Manner.CLOSE]])
 def test_neither_token_nor_jwt_is_logged_at_any_level(run, caplog, replies):
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="proxy")
 
     async def scenario():
         async with Apple(replies=replies) as apple:

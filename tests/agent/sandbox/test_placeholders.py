@@ -218,12 +218,12 @@ def test_a_record_that_was_cut_off_does_not_stop_the_sweeping(records, root, tmp
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_a_placeholder_cannot_be_entered_for_writing_whatever_the_umask(records, root, umask):
-    """As the original shows a missing name: mode 0555."""
+def test_the_owner_can_fill_a_placeholder_whatever_the_umask(records, root, umask):
+    """`git init` outside, while a command runs."""
     before = os.umask(umask)
     try:
         hold = records.hold(wanting(root / ".git"), [])
-        assert (root / ".git").stat().st_mode & 0o777 == 0o555
+        assert (root / ".git").stat().st_mode & 0o700 == 0o700
     finally:
         os.umask(before)
     hold.release()
