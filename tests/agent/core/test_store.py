@@ -158,7 +158,7 @@ def test_a_file_that_is_no_thread_of_ours_is_refused_and_not_listed(store, path,
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(StoreFailed, match="cannot be used"):
-        store.read(store.find(store.path_to_load(ID) and ID))
+        store.read(store.find(ID))
     assert list(store.look(archived=False)) == []
 
 
@@ -173,7 +173,7 @@ def test_the_archive_is_found_apart_and_left_again(store, journal, path):
     journal.write(TURN_STARTED, started(1))
     archived = store.move(store.find(ID), archived=True)
     with pytest.raises(ThreadArchived):
-        store.read(store.find(store.path_to_load(ID) and ID))
+        store.path_to_load(ID)
     assert store.find(ID) == Found(archived, archived=True)
     assert list(store.look(archived=False)) == []
     assert store.move(store.find(ID), archived=False) == path
