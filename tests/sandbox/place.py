@@ -146,7 +146,7 @@ def with_mounts(script: str, *command: str) -> list[str]:
     root = Path(__file__).parents[2]
     if any(root.is_relative_to(place) for place in ("/tmp", "/var/tmp", "/mnt")):
         here = shlex.quote(str(root))
-        back = f"mkdir -p {here} && mount --no-canonicalize --bind /proc/self/fd/9 {here} && cd {here} && exec"
+        back = f"mkdir -p {here} && mount --no-canonicalize --rbind /proc/self/fd/9 {here} && cd {here} && exec"
         script = f"exec 9<{here}\n" + script.replace("exec", back).replace(
             "nr_inodes=1 ", f"nr_inodes={len(root.parts) - 1} "
         )

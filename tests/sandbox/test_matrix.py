@@ -15,7 +15,7 @@ import pytest
 from tests.processes import COUNTERSIGN
 from tests.sandbox.place import USERS, as_user, with_mounts
 
-SHARED = Path(__file__).parents[3] / "shared/sandbox"
+SHARED = (Path(__file__).parents[3] / "shared/sandbox").resolve()
 RUNNER, MATRIX = SHARED / "run_matrix.py", SHARED / "matrix.json"
 
 pytestmark = pytest.mark.skipif(not MATRIX.is_file(), reason=f"the recorded cases of the original are not at {SHARED}")
