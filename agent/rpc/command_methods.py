@@ -34,8 +34,6 @@ DEFAULT_OUTPUT_BYTES = 1024 * 1024
 MOST_OUTPUT_BYTES = 32 * 1024 * 1024
 # Of a command that was terminated (observed).
 KILLED = 137
-# Whether the runner gives a command a descriptor as its stdin, to be written to while the command runs.
-STREAMS_STDIN = False
 
 
 class _Running:
@@ -261,8 +259,6 @@ def _check(wanted: dict[str, Any]) -> None:
         refusal = f"command/exec timeoutMs must be non-negative, got {wanted['timeoutMs']}"
     elif interactive and wanted.get("processId") is None:
         refusal = "command/exec tty or streaming requires a client-supplied processId"
-    elif wanted.get("streamStdin") and not wanted.get("tty") and not STREAMS_STDIN:
-        refusal = f"command/exec with streamStdin is not supported by {NAME} without tty"
     if refusal is not None:
         raise RequestFailed(INVALID_REQUEST, refusal)
     if wanted.get("size") is not None:

@@ -82,7 +82,7 @@ class Runner:
         *,
         timeout_s: float | None,
         max_output_bytes: int,
-        stdin: bytes | None = None,
+        stdin: bytes | int | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
         plans_quickly: bool = False,
         terminal: int | None = None,
@@ -98,7 +98,7 @@ class Runner:
             environ: The command's whole environment, but for what the plan adds.
             timeout_s: Then everything it started is killed; None for no limit. Counted from the command's start.
             max_output_bytes: Kept of stdout and of stderr, each.
-            stdin: What it reads; None for nothing at all.
+            stdin: What it reads, or a descriptor of the caller's that it reads from; None for nothing at all.
             on_output: Called with "stdout" or "stderr" and each piece, as it comes. What it raises is the event loop's.
             plans_quickly: Plan on the loop, since that takes less than another thread would (`is_quick`).
             terminal: A descriptor that becomes its stdin, stdout and stderr. It stays the caller's, who reads the other
@@ -177,7 +177,7 @@ async def _carried_out(
     environ: Mapping[str, str],
     timeout_s: float | None,
     max_output_bytes: int,
-    stdin: bytes | None,
+    stdin: bytes | int | None,
     on_output: Callable[[str, bytes], None] | None,
     terminal: int | None,
     merged: bool,

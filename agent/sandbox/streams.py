@@ -53,11 +53,13 @@ class Output:
 class Pipes:
     """The three streams of one process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[Output], stdin: bytes | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[Output], stdin: bytes | int | None) -> None:
         self._loop = loop
         self._outputs = outputs
-        self._stdin = memoryview(stdin or b"")
-        self._wants_input = stdin is not None
+        # A descriptor stays the caller's, who writes to its other end.
+        self._given = stdin if isinstance(stdin, int) else None
+        self._stdin = memoryview(stdin if isinstance(stdin, bytes) else b"")
+        self._wants_input = isinstance(stdin, bytes)
         self._open: dict[int, Output] = {}
         self._theirs: list[int] = []
         self._writing = -1
@@ -65,7 +67,7 @@ class Pipes:
 
     def __enter__(self) -> Pipes:
         try:
-            self._theirs.append(self._input() if self._wants_input else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            self._theirs.append(self._input())
             for output in self._outputs:
                 read, write = os.pipe()
                 self._theirs.append(write)
@@ -79,6 +81,10 @@ class Pipes:
         return self
 
     def _input(self) -> int:
+        if self._given is not None:
+            return os.dup(self._given)
+        if not self._wants_input:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         read, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._loop.add_writer(self._writing, self._write)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from agent.rpc.command_methods import KILLED, STREAMS_STDIN, CommandMethods
+from agent.rpc.command_methods import KILLED, CommandMethods
 from agent.rpc.jsonrpc import INTERNAL_ERROR
 from agent.rpc.process_streams import Capture, PipeInput, Terminal
 from agent.sandbox.plan import Options
@@ -243,15 +243,14 @@ def test_more_than_can_be_buffered_is_said_and_not_cut(run, tmp_path):
 # A command's own terminal, and a stdin that goes on
 
 
-def test_a_command_has_a_stdin_that_goes_on_or_is_refused_by_name(run, tmp_path):
+@on_each_loop
+@pytest.mark.parametrize("policy", [FREE, {"type": "readOnly"}], ids=["free", "confined"])
+def test_a_command_has_a_stdin_that_goes_on(run, tmp_path, policy):
     """command_exec."""
 
     async def scenario():
         async with commands(tmp_path) as it:
-            cat = {"command": ["cat"], "streamStdin": True, "streamStdoutStderr": True, "sandboxPolicy": FREE}
-            if not STREAMS_STDIN:
-                assert "streamStdin is not supported" in await it.refused("command/exec", **cat, processId="p1")
-                return
+            cat = {"command": ["cat"], "streamStdin": True, "streamStdoutStderr": True, "sandboxPolicy": policy}
             going = asyncio.create_task(it.call("command/exec", **cat, processId="p1"))
             await asyncio.sleep(0)
             assert await it.call("command/exec/write", processId="p1", deltaBase64="aGVsbG8K") == {}
