@@ -5,6 +5,8 @@ import ssl
 import tempfile
 from pathlib import Path
 
+from cryptography import x509
+
 from certs.authority import Leaf
 
 NOW = dt.datetime.now(dt.UTC)
@@ -22,8 +24,15 @@ def server_context(leaf: Leaf, *issuers: bytes) -> ssl.SSLContext:
     return context
 
 
-def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
-    """Complete a handshake in which the client wants to speak to `name`. Raises ssl.SSLCertVerificationError."""
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> x509.Certificate:
+    """Complete a handshake in which the client wants to speak to `name`.
+
+    Returns:
+        The certificate that the client took for the server's.
+
+    Raises:
+        ssl.SSLCertVerificationError: The client refused it.
+    """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server, server_hostname=name)
     answering = server.wrap_bio(to_server, to_client, server_side=True)
@@ -36,5 +45,5 @@ def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> No
             except ssl.SSLWantReadError:
                 pass
         if finished == 2:
-            return
+            return x509.load_der_x509_certificate(asking.getpeercert(binary_form=True))
     raise AssertionError("the handshake did not come to an end")

@@ -27,8 +27,14 @@ def certificate_of(authority):
 
 
 def connect(authority, *names, to, issued=NOW):
-    """A client that trusts the authority speaks to `to`, and is shown a leaf for `names`."""
-    shake_hands(client_context(authority.certificate_pem), server_context(authority.issue(names, issued)), to)
+    """A client that trusts the authority speaks to `to`, and is shown a leaf for `names`: the names it accepted."""
+    server = server_context(authority.issue(names, issued))
+    return names_of(shake_hands(client_context(authority.certificate_pem), server, to))
+
+
+def names_of(certificate):
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
 
 
 def test_the_key_is_on_p256(authority):
@@ -37,12 +43,12 @@ def test_the_key_is_on_p256(authority):
 
 @pytest.mark.parametrize("name", ["chatgpt.com", "api.openai.com"])
 def test_a_leaf_for_a_constrained_name_is_accepted(authority, name):
-    connect(authority, name, to=name)
+    assert connect(authority, name, to=name) == [name]
 
 
 def test_a_subdomain_of_a_constrained_name_is_accepted(authority):
     """RFC 5280 4.2.1.10: a DNS constraint also covers names with more labels on the left."""
-    connect(authority, "a.chatgpt.com", to="a.chatgpt.com")
+    assert connect(authority, "a.chatgpt.com", to="a.chatgpt.com") == ["a.chatgpt.com"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_an_ip_address_beside_a_good_name_spoils_the_leaf(authority):
 
 def test_an_authority_for_an_ip_address_speaks_for_it_and_for_no_name():
     authority = LocalAuthority.create(["127.0.0.1"], NOW, HOURS)
-    connect(authority, "127.0.0.1", to="127.0.0.1")
+    assert connect(authority, "127.0.0.1", to="127.0.0.1") == ["127.0.0.1"]
     with pytest.raises(ssl.SSLCertVerificationError, match="excluded subtree violation"):
         connect(authority, "chatgpt.com", to="chatgpt.com")
     with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
@@ -85,7 +91,8 @@ def test_an_authority_for_an_ip_address_speaks_for_it_and_for_no_name():
 
 def test_without_the_constraints_the_foreign_name_would_have_been_accepted():
     """The negative control of all the rejections above: the same leaf from an authority for that name."""
-    connect(LocalAuthority.create(["evil.example"], NOW, HOURS), "evil.example", to="evil.example")
+    foreign = LocalAuthority.create(["evil.example"], NOW, HOURS)
+    assert connect(foreign, "evil.example", to="evil.example") == ["evil.example"]
 
 
 def test_the_constraints_are_critical_so_no_client_may_ignore_them(authority):

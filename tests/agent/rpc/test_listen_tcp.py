@@ -328,6 +328,8 @@ def test_closing_a_client_that_is_stuck_does_not_take_long(run):
                 await asyncio.sleep(0)
             async with asyncio.timeout(5):
                 await streams[0].aclose()
+            with pytest.raises(ConnectionError):
+                await streams[0].send("one more")
             raw.close()
 
     run(scenario())

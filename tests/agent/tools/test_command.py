@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from agent.tools.command import (
     BadArguments,
+    ExecCommand,
+    WriteStdin,
     actions,
     output_text,
     parse_exec,
@@ -70,11 +72,13 @@ def test_a_session_has_a_number(text):
 
 @given(st.text(max_size=300))
 def test_any_text_is_parsed_or_refused(text):
-    for parse in (parse_exec, parse_write):
+    for parse, arguments in ((parse_exec, ExecCommand), (parse_write, WriteStdin)):
         try:
-            parse(text)
-        except BadArguments:
-            pass
+            parsed = parse(text)
+        except BadArguments as exc:
+            assert str(exc)
+        else:
+            assert isinstance(parsed, arguments)
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))
