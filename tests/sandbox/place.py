@@ -166,9 +166,9 @@ def _opening() -> str:
     lines = ["keep=/mnt", "mount -t tmpfs -o mode=755 none $keep"]
     for index, (above, paths) in enumerate(closed.items()):
         for number, path in enumerate(paths):
-            lines += [f"mkdir -p $keep/{index}.{number}", f"mount --bind '{path}' $keep/{index}.{number}"]
+            lines += [f"mkdir -p $keep/{index}.{number}", f"mount --rbind '{path}' $keep/{index}.{number}"]
         lines.append(f"mount -t tmpfs -o mode=755 none '{above}'")
         for number, path in enumerate(paths):
-            lines += [f"mkdir -p '{path}'", f"mount --bind $keep/{index}.{number} '{path}'"]
+            lines += [f"mkdir -p '{path}'", f"mount --rbind $keep/{index}.{number} '{path}'"]
     lines += ["umount --recursive $keep", 'exec "$@"']
     return "\n".join(lines) if closed else 'exec "$@"'
