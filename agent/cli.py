@@ -59,10 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(list(argv))
     _hold_standard_descriptors()
     try:
-        return _process(sys.argv[0].rpartition("/")[2], sys.argv[1:])
+        return _flushed(_process(sys.argv[0].rpartition("/")[2], sys.argv[1:]))
+    except BrokenPipeError:  # whoever reads what is printed had enough
+        return _flushed(141)
+    except SystemExit as exc:  # of argparse
+        return _flushed(exc.code if isinstance(exc.code, int) else 1)
     except KeyboardInterrupt:
         # Before a command has its own way of stopping: no traceback of what was being imported.
         return 130
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all that was printed is out; Python itself would end with 120, or lose it without a word."""
+    try:
+        print(end="", flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in its buffer is written again at the very end
+        if isinstance(exc, BrokenPipeError):
+            return code or 141  # as of a shell whose command SIGPIPE ended
+        print(f"countersign: cannot write to stdout: {exc.strerror}", file=sys.stderr)
+        return code or 1
+    return code
 
 
 def _process(name: str, arguments: list[str]) -> int:
@@ -93,12 +110,17 @@ def _module(name: str) -> Any:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open those that were closed: else the next file would be taken for stdout, and uvloop aborts."""
-    for descriptor in (0, 1, 2):
+    """Open those that were closed: else the next file would be taken for stdout, and uvloop aborts.
+
+    Python has no stream then, and print() takes None for stdout: what is meant for stderr would go to a desktop.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))
 
 
 def _end(code: int) -> NoReturn:

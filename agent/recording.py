@@ -1,6 +1,7 @@
 """What a run leaves behind and shows of itself: capture, live page, metrics. Built only of what was asked for."""
 
 import contextlib
+import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -37,6 +38,7 @@ class Recording:
         self.metrics_token_file: str | None = None
         self.run: Run | None = None
         self._log: CaptureLog | None = None
+        self._is_found_by_id = True
 
     def announce(self, command: str, out: TextIO) -> None:
         """Say where the run can be watched."""
@@ -51,7 +53,8 @@ class Recording:
             return
         if self._log.problem:
             out.write(f"countersign {command}: the capture is not complete: {self._log.problem}\n")
-        out.write(f"Captured as {self.run.id}; `countersign capture show {self.run.id}` tells more.\n")
+        name = self.run.id if self._is_found_by_id else shlex.quote(str(self.run.path))
+        out.write(f"Captured as {self.run.id}; `countersign capture show {name}` tells more.\n")
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +90,7 @@ async def _started(
         log.start()
         stack.callback(log.close)
         result._log, result.run, redactor = log, log.run, log.redactor
+        result._is_found_by_id = not options.elsewhere
         changed.append(log.changed)
         if options.bodies:
             pieces.append(log.piece)

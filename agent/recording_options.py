@@ -23,6 +23,7 @@ class RecordingOptions:
 
     Args:
         captures: Where the run is captured; None for not at all.
+        elsewhere: That is not where runs are looked for unless told.
         bodies: Capture also bodies and frames.
         live: Show the run on a local page.
         metrics_port: Serve metrics there, 0 for any free port; None for not at all.
@@ -30,6 +31,7 @@ class RecordingOptions:
     """
 
     captures: Path | None = None
+    elsewhere: bool = False
     bodies: bool = False
     live: bool = False
     metrics_port: int | None = None

@@ -1,12 +1,17 @@
 """Who trusts the local authority: our own clients by a context, child processes by a bundle file."""
 
+import errno
 import os
 import re
 import ssl
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import certifi
+
+# All public roots together have a quarter of a million.
+MAX_BUNDLE_CHARACTERS = 16 * 1024 * 1024
 
 
 def client_context(*authorities: bytes) -> ssl.SSLContext:
@@ -45,10 +50,10 @@ def write_bundle(path: Path, roots: Path, authorities: Sequence[bytes]) -> None:
     reach the child.
 
     Raises:
-        OSError: `roots` cannot be read or `path` exists already.
+        OSError: `roots` cannot be read, is no regular file or too long for a bundle, or `path` exists already.
         ValueError: `roots` or an authority holds no certificate.
     """
-    certificates = _certificates(roots.read_text("utf-8", errors="replace"))
+    certificates = _certificates(_text(roots))
     if not certificates:
         raise ValueError(f"{str(roots)!r} should be a bundle of PEM certificates, but holds none; set SSL_CERT_FILE")
     for authority in authorities:
@@ -59,6 +64,20 @@ def write_bundle(path: Path, roots: Path, authorities: Sequence[bytes]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write("\n".join(certificates) + "\n")
+
+
+def _text(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        text = file.read(MAX_BUNDLE_CHARACTERS + 1)
+    if len(text) > MAX_BUNDLE_CHARACTERS:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return text
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO may have no writer
 
 
 # Base64 and line ends only between the two: a block that was cut off and ends in another one's END may have swallowed

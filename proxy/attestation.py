@@ -7,6 +7,7 @@ The envelope is what the original sends, byte for byte: compact JSON, keys in th
 import asyncio
 import enum
 import json
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ ATTESTATION_HEADER = "x-oai-attestation"
 
 # The original waits this long for the desktop, in seconds.
 ATTESTATION_BUDGET_S = 0.1
+
+# How often the loop turns until an answer that has arrived is with who asked: a thread, its reader, the question.
+_PASSES_TO_READ = 8
 
 # A header block of some hundred KiB is refused by every server we know of; 12 kB tokens were seen to pass.
 MAX_HEADER_BYTES = 64 * 1024
@@ -76,8 +80,7 @@ async def attest(provider: AttestationProvider, thread_id: str | None, timeout_s
         asyncio.CancelledError: The request itself was given up. Nothing else.
     """
     try:
-        async with asyncio.timeout(timeout_s):
-            token = await provider.generate(thread_id)
+        token = await _within(timeout_s, provider.generate(thread_id))
         header = envelope(token) if isinstance(token, str) else None
     except NoAttester:
         return None
@@ -90,6 +93,26 @@ async def attest(provider: AttestationProvider, thread_id: str | None, timeout_s
     if header is None:
         return failure(AttestationStatus.MALFORMED)
     return Attestation(AttestationStatus.OK, header)
+
+
+async def _within[T](timeout_s: float, answer: Coroutine[Any, Any, T]) -> T:
+    """The answer, if it is there in time.
+
+    A loop that is busy is late to read, and its timers come before what has arrived meanwhile: an answer that is there
+    when the time is up counts. To wait for that costs nothing on a loop that is not busy.
+    """
+    asking = asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait((asking,), timeout=timeout_s)
+        for _ in range(_PASSES_TO_READ):
+            if asking.done():
+                break
+            await asyncio.sleep(0)
+    finally:
+        late = asking.cancel()
+    if late:
+        raise TimeoutError
+    return asking.result()
 
 
 def failure(status: AttestationStatus) -> Attestation:

@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
-from mitmproxy import http
+from mitmproxy import http, tls
 from mitmproxy.connection import Client
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, layers
@@ -45,7 +45,7 @@ class Gate:
 
     Args:
         tunnels: The admitted tunnels by client connection id; kept here, read by the stamper.
-        on_tunnel: Called for each admitted CONNECT to a host that is not intercepted.
+        on_tunnel: Called for each admitted CONNECT.
         on_tunnel_end: Called when its connection is closed, or could not be made.
     """
 
@@ -85,7 +85,7 @@ class Gate:
 
     def _end(self, client_id: str) -> None:
         tunnel = self._tunnels.pop(client_id, None)
-        if tunnel is not None and not tunnel.intercepted:
+        if tunnel is not None:
             self._on_tunnel_end(tunnel)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
@@ -101,9 +101,18 @@ class Gate:
 
         A second CONNECT on it would crash mitmproxy's handler, which still has the first server, and hang the client.
         """
+        if (tunnel := self._tunnels.get(flow.client_conn.id)) is not None:
+            # Of several addresses the last one gave the reason.
+            where = f" to {Target(*tunnel.addresses[-1])}" if tunnel.addresses else ""
+            tunnel.error = f"the upstream connection{where} failed: {flow.server_conn.error or 'no reason told'}"
         self._end(flow.client_conn.id)
         if flow.response is not None:
             flow.response.headers["Connection"] = "close"
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """A client that would not talk to us, mostly since it does not trust the authority of this run."""
+        if (tunnel := self._tunnels.get(data.context.client.id)) is not None:
+            tunnel.error = f"the client broke off TLS: {data.conn.error or 'no reason told'}"
 
     def _admit(self, flow: http.HTTPFlow) -> http.Response | None:
         given = flow.request.headers.get_all("proxy-authorization")
@@ -124,8 +133,7 @@ class Gate:
         # The name that the upstream certificate must carry, whatever address is connected to.
         flow.server_conn.sni = target.host
         self._tunnels[flow.client_conn.id] = tunnel = Tunnel(target, intercepted)
-        if not intercepted:
-            self._on_tunnel(tunnel)
+        self._on_tunnel(tunnel)
         return None
 
     async def addresses(self, client_id: str) -> Sequence[tuple[str, int]]:

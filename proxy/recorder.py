@@ -1,5 +1,7 @@
 """Follows exchanges from the request head to their end, and tells of them. Knows no flow: it is given plain facts."""
 
+import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +11,14 @@ from urllib.parse import quote
 from proxy.attestation import open_envelope
 from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
 from proxy.capture.observation import Observation, Piece
-from proxy.scope import Covered
+from proxy.scope import RESPONSES_WEBSOCKET, Covered
+from proxy.socket_turns import SocketTurns
 from proxy.tunnel import HEAD_SENT, Tunnel
+
+# Seconds until it is told that a turn began on a WebSocket, or its answer; somebody may send thousands in that time.
+SOON_S = 0.1
+# When upstream has said nothing for so long, it is told how far the turn has come.
+QUIET_S = 1.0
 
 
 @dataclass(slots=True)
@@ -48,6 +56,9 @@ class Record:
     request_headers: tuple[tuple[str, str], ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
     told: bool = False  # to whoever wants one call for each
+    turns: SocketTurns | None = None
+    turns_due: asyncio.TimerHandle | None = None
+    has_news: bool = False  # of its turns
 
     @property
     def is_sent(self) -> bool:
@@ -61,7 +72,8 @@ class Recorder:
     Args:
         numbers: Gives each exchange its number.
         on_exchange: Called once for each request inside an intercepted tunnel, when its answer is complete or has
-            failed; for a WebSocket when its handshake is answered.
+            failed; for a WebSocket when its handshake is answered; for each other tunnel when it is admitted, and for
+            any tunnel of which nothing came.
         observation: Told of each phase, and of what is carried; None if nobody observes.
     """
 
@@ -94,7 +106,7 @@ class Recorder:
             time.time(),
             time.monotonic(),
             _visible(method),
-            _visible(target.partition(b"?")[0]),
+            _visible(_QUERY_OR_FRAGMENT.split(target, maxsplit=1)[0]),
             http_version,
             connect_s=connect_s,
         )
@@ -129,8 +141,32 @@ class Recorder:
     def relayed(self, connection_id: str, from_client: bool, data: bytes) -> None:
         """A piece of an open WebSocket goes by."""
         record = self._sockets.get(connection_id)
-        if record is not None:
-            self.carried(record, from_client, data)
+        if record is None:
+            return
+        self.carried(record, from_client, data)
+        if record.turns is None:
+            return
+        if record.turns.passed(time.monotonic() - record.started, from_client, data):
+            if not record.has_news:
+                record.has_news = True
+                self._tell_turns_in(record, SOON_S)
+        elif not from_client and record.turns_due is None:
+            self._tell_turns_in(record, QUIET_S)
+
+    def _tell_turns_in(self, record: Record, after_s: float) -> None:
+        if record.turns_due is not None:
+            record.turns_due.cancel()
+        record.turns_due = asyncio.get_running_loop().call_later(after_s, self._tell_turns, record)
+
+    def _tell_turns(self, record: Record) -> None:
+        record.turns_due = None
+        assert record.turns is not None and self._observation is not None
+        quiet_s = time.monotonic() - record.started - record.turns.last_s
+        if record.has_news or quiet_s >= QUIET_S:
+            record.has_news = False
+            self._observation.tell(_exchange(record, Phase.ANSWERED))
+        else:
+            self._tell_turns_in(record, QUIET_S - quiet_s)
 
     def finish(self, flow_id: str, error: str | None) -> None:
         """The answer is complete, or has failed."""
@@ -141,26 +177,38 @@ class Recorder:
         self._settle(record)
         if record.status == 101 and error is None:
             self._sockets[record.connection_id] = record
+            if self._observation is not None and record.covered and record.covered.route is RESPONSES_WEBSOCKET:
+                record.turns = SocketTurns()
         elif self._observation is not None:
             self._observation.tell(_exchange(record, Phase.ENDED))
 
     def disconnected(self, connection_id: str) -> None:
         """A client's connection is closed, and with it the WebSocket on it."""
         record = self._sockets.pop(connection_id, None)
+        if record is not None and record.turns_due is not None:
+            record.turns_due.cancel()
         if record is not None and self._observation is not None:
             self._observation.tell(_exchange(record, Phase.ENDED))
 
     def tunnel_opened(self, tunnel: Tunnel) -> None:
-        """A CONNECT to a host that is not intercepted was admitted."""
-        tunnel.number, tunnel.started_at, tunnel.started = next(self._numbers), time.time(), time.monotonic()
-        self._on_exchange(_tunnel_exchange(tunnel, Phase.DECIDED))
-        if self._observation is not None:
-            self._observation.tell(_tunnel_exchange(tunnel, Phase.DECIDED))
+        """A CONNECT was admitted. Of one whose requests are told by themselves nothing is told, unless it fails."""
+        tunnel.started_at, tunnel.started = time.time(), time.monotonic()
+        if not tunnel.intercepted:
+            tunnel.number = next(self._numbers)
+            self._tell_tunnel(tunnel, Phase.DECIDED)
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:
-        """Its connection is closed."""
+        """Its connection is closed, or was not made."""
+        if tunnel.number or tunnel.error is not None:
+            tunnel.number = tunnel.number or next(self._numbers)
+            self._tell_tunnel(tunnel, Phase.ENDED)
+
+    def _tell_tunnel(self, tunnel: Tunnel, phase: Phase) -> None:
+        exchange = _tunnel_exchange(tunnel, phase)
+        if phase is Phase.DECIDED or exchange.error is not None:
+            self._on_exchange(exchange)
         if self._observation is not None:
-            self._observation.tell(_tunnel_exchange(tunnel, Phase.ENDED))
+            self._observation.tell(exchange)
 
     def close(self) -> None:
         """Report what is still under way, when the proxy stops."""
@@ -215,6 +263,7 @@ def _exchange(record: Record, phase: Phase) -> Exchange:
         http_version=record.http_version,
         request_headers=record.request_headers,
         response_headers=record.response_headers,
+        turns=record.turns.all if record.turns is not None else (),
     )
 
 
@@ -230,12 +279,15 @@ def _tunnel_exchange(tunnel: Tunnel, phase: Phase) -> Exchange:
         route=None,
         stamp=Stamp.NOT_SCOPED,
         duration_s=time.monotonic() - tunnel.started if phase is Phase.ENDED else None,
+        error=tunnel.error,
         phase=phase,
         request_bytes=tunnel.sent_bytes,
         response_bytes=tunnel.received_bytes,
     )
 
 
+# A fragment has no business in a request; one that a client sends nevertheless may hold a secret as a query does.
+_QUERY_OR_FRAGMENT = re.compile(rb"[?#]")
 _VISIBLE = "".join(chr(octet) for octet in range(0x21, 0x7F))
 
 

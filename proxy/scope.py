@@ -169,11 +169,7 @@ class Scope:
             return Refused(421, problem)
         if problem := _malformed(head):
             return Refused(400, problem)
-        rows: tuple[Route, ...] = ()
-        if head.connect in self.origins:
-            rows += ORIGIN_ROUTES
-        if head.connect == self.realtime:
-            rows += REALTIME_ROUTES
+        rows = self._rows(head)
         path, _, query = head.target.partition(b"?")
         for route in rows:
             if route.method != head.method or route.path != path:
@@ -191,6 +187,33 @@ class Scope:
         if any(_normalised(path) == route.path != path for route in rows):
             return Refused(400, "the path is another spelling of a scoped path; send the path itself")
         return Passes()
+
+    def resembled(self, head: RequestHead) -> Route | None:
+        """The row that a request may be taken for which is not in scope and passes; None if there is none.
+
+        It has the path, and an upstream that is less exact than this scope may find the rest of the row in it: so
+        nobody can say that all that had to be stamped was.
+        """
+        path, _, query = head.target.partition(b"?")
+        for route in self._rows(head):
+            if route.path != path:
+                continue
+            if route.websocket:
+                asks = bool(head.values(b"upgrade") or head.values(b"sec-websocket-key"))
+                is_like = asks and head.method.upper() == route.method
+                if is_like and (route is not REALTIME_SIDEBAND or _call_id(query) is not None):
+                    return route
+            elif head.method.upper() == route.method or _overrides_method(head):
+                return route
+        return None
+
+    def _rows(self, head: RequestHead) -> tuple[Route, ...]:
+        rows: tuple[Route, ...] = ()
+        if head.connect in self.origins:
+            rows += ORIGIN_ROUTES
+        if head.connect == self.realtime:
+            rows += REALTIME_ROUTES
+        return rows
 
 
 def parse_origin(origin: str) -> Target:

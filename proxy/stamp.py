@@ -63,9 +63,14 @@ class Stamper:
         """Decide, ask and stamp; from here the request body streams."""
         try:
             native = _strip(flow.request, self._mode)
-            if flow.error is not None:
-                return  # mitmproxy found it malformed and answers itself; nobody is asked for a token
             tunnel = self._tunnels.get(flow.client_conn.id)
+            if flow.error is not None:
+                # mitmproxy found it malformed and answers itself; nobody is asked for a token
+                if tunnel is not None:
+                    record = self._begin(flow, tunnel)
+                    record.stamp, record.status = Stamp.REFUSED, 400
+                    self._recorder.decided(record, flow.request.headers.fields)
+                return
             if tunnel is None:
                 flow.response = _answer(400, "this proxy takes CONNECT requests only")
                 return
@@ -129,6 +134,8 @@ class Stamper:
         if not isinstance(decision, Covered):
             if self._mode is not StampMode.NEVER:
                 flow.request.headers.pop(ATTESTATION_HEADER, None)
+            if (route := self._scope.resembled(head)) is not None:
+                record.covered, record.stamp = Covered(route), Stamp.ABSENT
             return None
         record.covered = decision
         record.thread_id = _thread_id(head)

@@ -16,7 +16,9 @@ class Tunnel:
         sni: The name in the client's ClientHello, None until there was one.
         addresses: Where its upstream is, none until it was looked up.
         used: Whether a request has come on it.
-        number, started_at, started: Of its exchange, where it passes untouched: Unix time, and the monotonic clock.
+        error: Why no request could come on it, None if one could.
+        number: Of its exchange, 0 if it has none: it is intercepted, and did not fail.
+        started_at, started: Unix time, and the monotonic clock.
         sent_bytes, received_bytes: What passed untouched.
     """
 
@@ -25,6 +27,7 @@ class Tunnel:
     sni: str | None = None
     addresses: tuple[tuple[str, int], ...] = ()
     used: bool = False
+    error: str | None = None
     number: int = 0
     started_at: float = 0.0
     started: float = 0.0

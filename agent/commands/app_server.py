@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STDIO = "stdio://"
 NO_SOCKET = "clients of the app-server reach it by --listen"
 PROXY = "proxy"
+# Seconds that a client gets after a signal to read how its turns ended.
+LAST_WORDS_S = 0.5
 # Arguments with which nothing can be wrong, so that a waiting client may be answered before they are parsed.
 _HARMLESS = frozenset(
     {
@@ -41,6 +43,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     from agent.commands.app_server_listen import add_listen_options, bearer_check, listen_address
     from agent.commands.common import CommandFailed, Parser, fail, read_settings, run, start_logging
     from agent.home import ConfigBroken, override_config
+    from agent.sandbox.open_files import allow_more
 
     parser = Parser(
         "app-server",
@@ -94,6 +97,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         return fail("app-server", exc)
     if settings.rpc is not None:
         logging.getLogger(__name__).warning("%s is not used: %s", settings.sources["rpc"], NO_SOCKET)
+    allow_more()
     if arguments.listen == STDIO:
         return run("app-server", _serve(settings, options, home, config, flags, broken, greeting))
     return run("app-server", _listen(settings, options, home, config, flags, broken, address, check))
@@ -138,9 +142,14 @@ async def _serve(
         app = App(settings, options, home, config, broken, flags=flags)
         try:
             greeted = greeting is not None and greeting.answered
-            serving = asyncio.create_task(app.serve(StdioStream(greeting=greeting), greeted=greeted))
+            stream = StdioStream(greeting=greeting)
+            serving = asyncio.create_task(app.serve(stream, greeted=greeted))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():  # a signal: turns end, and the client is told
+                await app.end_turns()
+                await stream.aclose()
+                await asyncio.wait((serving,), timeout=LAST_WORDS_S)
             for task in (serving, stopping):
                 task.cancel()
             _, pending = await asyncio.wait((serving, stopping))

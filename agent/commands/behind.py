@@ -4,25 +4,29 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from agent.commands.common import SIGNAL_BASE, CommandFailed, Parser, Stop, seconds, stop_signals
+from agent.commands.common import OURS_ALONE, SIGNAL_BASE, CommandFailed, Parser, Stop, seconds, stop_signals
+from agent.recording import Recording, RecordingUnavailable, recording
+from agent.recording_options import RecordingOptions
 from agent.settings import ProxySettings
+from proxy.capture.coverage import Coverage, CoverageCount
 from proxy.capture.exchange import Exchange
 from proxy.capture.observation import Observation
 from proxy.capture.proof import Bypass
 from proxy.modes import StampMode
 
+logger = logging.getLogger(__name__)
+
 # Seconds to wait for a desktop that was announced with --rpc before the command starts without it.
 PATIENCE_S = 10.0
-# Secrets of ours that are no business of a command.
-_OURS_ALONE = ("COUNTERSIGN_CREDENTIALS", "COUNTERSIGN_METRICS_TOKEN")
 
 
 def add_command(parser: Parser) -> None:
@@ -49,12 +53,15 @@ def command_of(parser: Parser, arguments: argparse.Namespace) -> list[str]:
     return command
 
 
-def patience(wanted_s: float | None, settings: ProxySettings) -> float:
+def patience(arguments: argparse.Namespace, settings: ProxySettings) -> float:
     """Seconds to wait for a desktop, which is asked for nothing where nothing is stamped.
 
     Raises:
-        CommandFailed: To wait for one is wanted nevertheless; code 2.
+        CommandFailed: To wait for one is wanted nevertheless, or another one than that of `--offline`; code 2.
     """
+    if arguments.offline and settings.rpc is not None:
+        raise CommandFailed(f"--offline brings a desktop of its own; leave {settings.sources['rpc']} out", 2)
+    wanted_s: float | None = arguments.wait_desktop
     if settings.stamp is not StampMode.NEVER:
         return wanted_s if wanted_s is not None else PATIENCE_S if settings.rpc is not None else 0.0
     if wanted_s:
@@ -76,10 +83,48 @@ class Ended:
     code: int
     ran: bool = True
     bypasses: tuple[Bypass, ...] = ()
-    unwatched: str = field(default="")
+    unwatched: str = ""
 
 
 async def run_behind(
+    name: str,
+    settings: ProxySettings,
+    options: RecordingOptions,
+    home: str,
+    command: list[str],
+    patience_s: float,
+    *,
+    watched: bool = False,
+    offline: bool = False,
+) -> tuple[Ended, Coverage, Recording]:
+    """Start the proxy, wait for a desktop if wanted, and run the command to its end; count and record its exchanges.
+
+    Args:
+        name: Of our command, for what it says on stderr.
+        watched: Look for connections of the command's processes that go around the proxy.
+        offline: See `_offline`.
+
+    Raises:
+        CommandFailed: The recording, the proxy or the command cannot be started.
+    """
+    count = CoverageCount()
+
+    def over(exchange: Exchange) -> None:
+        count.add(exchange)
+        logger.info("%s", exchange.log_line())
+
+    try:
+        async with recording(options, name, command) as record:
+            record.announce(name, sys.stderr)
+            ended = await _run(
+                name, settings, home, command, patience_s, over, record.observation, watched=watched, offline=offline
+            )
+    except RecordingUnavailable as exc:
+        raise CommandFailed(str(exc)) from exc
+    return ended, count.coverage(), record
+
+
+async def _run(
     name: str,
     settings: ProxySettings,
     home: str,
@@ -88,19 +133,9 @@ async def run_behind(
     on_exchange: Callable[[Exchange], None],
     observation: Observation | None,
     *,
-    watched: bool = False,
-    offline: bool = False,
+    watched: bool,
+    offline: bool,
 ) -> Ended:
-    """Start the proxy, wait for a desktop if wanted, and run the command to its end.
-
-    Args:
-        name: Of our command, for what it says on stderr.
-        watched: Look for connections of the command's processes that go around the proxy.
-        offline: See `_offline`.
-
-    Raises:
-        CommandFailed: The proxy or the command cannot be started.
-    """
     from agent.rpc.listen import SocketUnavailable
     from agent.standalone import standalone
     from proxy.server import ProxyUnavailable
@@ -132,12 +167,10 @@ async def run_behind(
             environment = {**os.environ, **running.proxy.child_environment(os.environ)}
             if stage is not None:
                 environment["CODEX_HOME"] = str(stage.home)
+            ended = await stack.enter_async_context(_watching(settings)) if watched else Ended(0)
             async with _child(command, environment, stop) as process:
-                if not watched:
-                    return Ended(_code(await process.wait()))
-                async with _watching(process, running.proxy.port, settings) as ended:
-                    ended.code = _code(await process.wait())
-                return ended
+                ended.code = _code(await process.wait())
+            return ended
     except ProxyUnavailable as exc:
         raise CommandFailed(str(exc)) from exc
     except SocketUnavailable as exc:
@@ -184,25 +217,19 @@ async def _offline(settings: ProxySettings, home: str) -> AsyncIterator[_Stage]:
 
 
 @contextlib.asynccontextmanager
-async def _watching(
-    process: asyncio.subprocess.Process, proxy_port: int, settings: ProxySettings
-) -> AsyncIterator[Ended]:
-    from agent.bypass import Watch, addresses_of
+async def _watching(settings: ProxySettings) -> AsyncIterator[Ended]:
+    """Look at the command's processes from before it starts. What was seen is there when the block has ended."""
+    from agent.bypass import addresses_of, watching
 
     ended = Ended(0)
     mapped = {target: address for target, address in settings.upstream.addresses.items()}
     scoped = [target for target in settings.scope.intercepted if target not in mapped]
     hosts = [mapped[target] for target in settings.scope.intercepted if target in mapped]
     addresses, ended.unwatched = await addresses_of(scoped, hosts)
-    watch = Watch(process.pid, proxy_port, addresses)
-    looking = asyncio.create_task(watch.run())
-    try:
+    async with watching(addresses) as watch:
         yield ended
-    finally:
-        looking.cancel()
-        await asyncio.wait((looking,))
-        ended.bypasses = watch.found
-        ended.unwatched = watch.unwatched or ended.unwatched
+    ended.bypasses = watch.found
+    ended.unwatched = watch.unwatched or ended.unwatched
 
 
 async def _arrives(event: asyncio.Event, stop: Stop, patience_s: float) -> bool:
@@ -219,11 +246,13 @@ async def _child(
     command: list[str], environment: Mapping[str, str], stop: Stop
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command on our own terminal. Signals to us are passed on to it."""
-    environment = {name: value for name, value in environment.items() if name not in _OURS_ALONE}
+    environment = {name: value for name, value in environment.items() if name not in OURS_ALONE}
     try:
         process = await asyncio.create_subprocess_exec(*command, env=environment)
     except FileNotFoundError as exc:
-        raise CommandFailed(f"cannot run {command[0]!r}: not found on PATH", 127) from exc
+        # A script whose interpreter is not there looks so, too.
+        reason = "it, or the interpreter that it names, is not there" if "/" in command[0] else "not found on PATH"
+        raise CommandFailed(f"cannot run {command[0]!r}: {reason}", 127) from exc
     except OSError as exc:
         raise CommandFailed(f"cannot run {command[0]!r}: {exc.strerror}", 126) from exc
 

@@ -1,6 +1,7 @@
 """`countersign capture`: what the proxy recorded, listed, shown, followed, compared, exported and removed."""
 
 import argparse
+import functools
 import itertools
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.common import CommandFailed, Parser, check_no_overrides, fail, start_logging
+from agent.commands.common import CommandFailed, Parser, act, fail, start_logging
 
 if TYPE_CHECKING:
     from proxy.capture.exchange import Exchange
@@ -41,38 +42,28 @@ _OPCODES = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     actions = {"list": _list, "show": _show, "follow": _follow, "har": _har, "diff": _diff, "prune": _prune}
-    name = argv[0] if argv else None
-    if name in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
-        check_no_overrides("capture", overrides)
-        if name not in actions:
-            found = "found none" if name is None else f"found {name!r}"
-            raise CommandFailed(f"name what to do, {', '.join(actions)}; {found}", 2)
-        return _ending_well(actions[name], argv[1:])
-    except CommandFailed as exc:
-        return fail("capture" if name not in actions else f"capture {name}", exc)
+    ending_well = {name: functools.partial(_ending_well, name, action) for name, action in actions.items()}
+    return act("capture", "what to do", HELP, ending_well, argv, overrides)
 
 
-def _ending_well(action: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Its failures become the command's; a reader that had enough is none.
-
-    Raises:
-        CommandFailed: It cannot go on.
-    """
+def _ending_well(name: str, action: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Its failures become the command's; a reader that had enough is none."""
     from proxy.capture.store import CaptureError
 
     try:
         code = action(argv)
         sys.stdout.flush()
         return code
+    except CommandFailed as exc:
+        return fail(f"capture {name}", exc)
     except CaptureError as exc:
-        raise CommandFailed(str(exc)) from exc
-    except BrokenPipeError:
+        return fail(f"capture {name}", CommandFailed(str(exc)))
+    except OSError as exc:
         # What is still buffered goes nowhere, and says nothing about it at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(exc, BrokenPipeError):
+            return 0
+        return fail(f"capture {name}", CommandFailed(f"cannot go on: {exc.strerror or exc}"))
 
 
 def _parser(name: str, description: str, *runs: str) -> Parser:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from agent.commands.report import print_table
 from proxy.capture.bodies.reading import Event, Part, Summary
 from proxy.capture.diff import Difference, Group
-from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
+from proxy.capture.exchange import Exchange, Phase, SocketTurn, Stamp, Transport
 from proxy.capture.store import Run
 
 _SHORT_TEXT = 160
@@ -106,6 +106,8 @@ def follow_line(exchange: Exchange) -> str:
     match exchange.phase:
         case Phase.DECIDED:
             words.append("sent" if exchange.stamp is not Stamp.REFUSED else "refused")
+        case Phase.ANSWERED if exchange.turns:
+            words.append(_turn(exchange.turns[-1]))
         case Phase.ANSWERED:
             words.append(f"answered {_status(exchange)} after {_ms(exchange.first_byte_s)}")
         case Phase.ENDED:
@@ -117,6 +119,16 @@ def follow_line(exchange: Exchange) -> str:
     if exchange.error is not None:
         words.append(f"error: {exchange.error}")
     return printable("  ".join(words))
+
+
+def _turn(turn: SocketTurn) -> str:
+    words = [f"turn {turn.number} asked at {_ms(turn.asked_s)}"]
+    if turn.first_s is not None and turn.last_s is not None:
+        words.append(f"answered after {_ms(turn.first_s - turn.asked_s)}")
+        words.append(f"{_ms(turn.last_s - turn.asked_s)} in all")
+        if turn.quiet_until_s > turn.quiet_from_s:
+            words.append(f"silent for {_ms(turn.quiet_until_s - turn.quiet_from_s)} of it")
+    return ", ".join(words)
 
 
 def print_exchange(exchange: Exchange, out: TextIO) -> None:
@@ -136,6 +148,7 @@ def print_exchange(exchange: Exchange, out: TextIO) -> None:
         ("first byte", _ms(exchange.first_byte_s)),
         ("total", _ms(exchange.duration_s)),
         ("bytes", f"{exchange.request_bytes} up, {exchange.response_bytes} down"),
+        *(("turns" if turn is exchange.turns[0] else "", _turn(turn)) for turn in exchange.turns),
     ]  # fmt: skip
     if exchange.error is not None:
         rows.append(("error", exchange.error))

@@ -7,13 +7,12 @@ import logging
 import math
 import os
 import re
-import resource
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.home import HomeError, codex_home, config_path, load_config
 from agent.settings import Config, ProxySettings, SettingError, ignored_settings, proxy_settings
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Shells report a process that a signal ended as 128 + its number.
 SIGNAL_BASE = 128
-# Two for each of two thousand connections.
-MANY_DESCRIPTORS = 4096
+# What is in the environment for us, and secret: a child gets the proxy's address, with the credentials in it.
+OURS_ALONE = ("COUNTERSIGN_CREDENTIALS", "COUNTERSIGN_METRICS_TOKEN")
 
 
 class CommandFailed(Exception):
@@ -46,6 +45,20 @@ class Parser(argparse.ArgumentParser):
         loudness = self.add_mutually_exclusive_group()
         loudness.add_argument("-v", "--verbose", action="count", default=0, help="log more to stderr; twice for all")
         loudness.add_argument("-q", "--quiet", action="store_const", dest="verbose", const=-1, help="log errors only")
+
+    def error(self, message: str) -> NoReturn:
+        """End with code 2; of an unknown option, tell what may have been meant."""
+        unknown = message.partition("unrecognized arguments: ")[2]
+        super().error(f"{message}; {self.what_is_known(unknown)}" if unknown else message)
+
+    def what_is_known(self, unknown: str) -> str:
+        """The option most like the first of these words that looks like one, and where all are listed."""
+        import difflib
+
+        mistyped = next((word.partition("=")[0] for word in unknown.split() if word.startswith("-")), "")
+        known = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        near = difflib.get_close_matches(mistyped, known, n=1)
+        return (f"did you mean {near[0]}? " if near else "") + f"`{self.prog} --help` lists the options"
 
     def add_proxy_options(self, *, rpc: bool = True) -> None:
         """The settings of the proxy, and `-c`: each can also come from the environment or from config.toml.
@@ -113,8 +126,10 @@ class Parser(argparse.ArgumentParser):
         wanted = arguments.captured if arguments.capture is None else arguments.capture
         captured = wanted or arguments.bodies or arguments.captures is not None
         base = Path(arguments.captures) if arguments.captures else captures_directory(home, os.environ)
+        captures = base if captured and arguments.capture is not False else None
         return RecordingOptions(
-            captures=base if captured and arguments.capture is not False else None,
+            captures=captures,
+            elsewhere=captures is not None and bool(arguments.captures),
             bodies=arguments.bodies,
             live=arguments.live,
             metrics_port=arguments.metrics,
@@ -174,6 +189,34 @@ def check_no_overrides(command: str, overrides: Sequence[str]) -> None:
     if overrides:
         key = overrides[0].partition("=")[0]
         raise CommandFailed(f"{command} reads no config, so that -c {key!r} cannot have an effect; leave it out", 2)
+
+
+def act(
+    command: str,
+    what: str,
+    help_text: str,
+    actions: Mapping[str, Callable[[Sequence[str]], int]],
+    argv: Sequence[str],
+    overrides: Sequence[str],
+) -> int:
+    """For a command of several actions: do the one that is named first, with the rest of the arguments.
+
+    Args:
+        what: Such an action in an error message, such as "what to do".
+    """
+    name = argv[0] if argv else ""
+    if name in ("-h", "--help"):
+        print(help_text)
+        return 0
+    try:
+        check_no_overrides(command, overrides)
+        if name not in actions:
+            *others, last = actions
+            found = f"found {name!r}" if argv else "found none"
+            raise CommandFailed(f"name {what}, {', '.join(others)} or {last}; {found}", 2)
+    except CommandFailed as exc:
+        return fail(command, exc)
+    return actions[name](argv[1:])
 
 
 def start_logging(verbose: int) -> None:
@@ -286,6 +329,8 @@ async def unless_stopped[T](main: Coroutine[Any, Any, T], stop: Stop) -> T | Non
 class OutputFile:
     """A file that is written at the end, opened at the start: a path that cannot be used is told before the work.
 
+    What is in it then goes at once: the proof of a former run must not be taken for that of one which was cut off.
+
     Args:
         what: Its name in an error message, such as "the report".
         private: Whether only its owner may read it.
@@ -297,7 +342,9 @@ class OutputFile:
     def __init__(self, path: str, what: str, *, private: bool = False) -> None:
         self._path, self._what = path, what
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600 if private else 0o666)
+            self._descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600 if private else 0o666
+            )
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
             raise self._failed(exc, 2) from exc
         if private and self._is_regular():
@@ -323,18 +370,6 @@ class OutputFile:
     def _failed(self, exc: Exception, code: int) -> CommandFailed:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         return CommandFailed(f"cannot write {self._what} {self._path!r}: {reason}; name another file", code)
-
-
-def allow_more_descriptors() -> None:
-    """Raise the soft limit of open files, for a process that serves many connections and starts no others.
-
-    Children would inherit it, and some still use select(2), which breaks above 1024.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MANY_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def fail(command: str, exc: CommandFailed) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,6 @@ from agent.commands.token_input import (
     Presented,
     SecretParser,
     opened,
-    parsed,
     presented,
     why_no_envelope,
 )
@@ -31,13 +31,17 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser.add_argument("header", nargs="?", metavar="FILE|-|HEADER", help=INPUT_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--reveal", action="store_true", help="print the token and what was decoded of it as well")
-    arguments = parsed(parser, argv)
+    arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
     try:
         check_no_overrides("decode", overrides)
         return _decode(presented(arguments.header), arguments)
     except CommandFailed as exc:
         return fail("decode", exc)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        return fail("decode", CommandFailed(f"the shape cannot be printed: {exc.strerror}", 2))
 
 
 def _decode(given: Presented, arguments: argparse.Namespace) -> int:
@@ -157,7 +161,9 @@ def _printable(content: Any) -> Any:
             return {"tag": content.number, "content": _printable(content.content)}
         case bytes():
             return {"hex": content.hex()}
-        case str() | int() | float() | None:
+        case str() | int() | None:
+            return content
+        case float() if math.isfinite(content):
             return content
         case _:
             return repr(content)

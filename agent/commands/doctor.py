@@ -1,6 +1,7 @@
 """`countersign doctor [-- CMD ...]`: would a request of an agent be stamped here, and if not, why not?"""
 
 import argparse
+import errno
 import json
 import os
 import secrets
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.common import Parser, run, seconds, start_logging, until_stopped
+from agent.commands.common import OURS_ALONE, Parser, run, seconds, start_logging, until_stopped
 from agent.doctor.findings import Finding, Level, Topic, count, has_problem, plain
 from agent.home import HomeError, override_config
 from proxy.scope import Scope, Target
@@ -118,14 +119,23 @@ async def _examine(environ: Mapping[str, str], wanted: _Wanted) -> list[Finding]
     try:
         with tempfile.TemporaryDirectory(prefix="countersign-doctor-") as directory:
             scratch = Path(directory)
-            found += await _try(environ, wanted, scope, scratch, path, suspects)
+            try:
+                found += await _try(environ, wanted, scope, scratch, path, suspects)
+            except OSError as exc:
+                found.append(_no_trial(exc))
             sandbox = await machine.sandbox_facts(environ, scratch)
             found += sandbox_findings(sandbox)
             bubblewrap = sandbox.bubblewrap
     except OSError as exc:
-        advice = "make room in the temporary directory, or set TMPDIR to another one"
-        found.append(Topic.ROUTE.problem("the trial", f"cannot be made: {exc}", advice))
+        found.append(_no_trial(exc))
     return found + version_findings(await machine.version_facts(environ, bubblewrap))
+
+
+def _no_trial(exc: OSError) -> Finding:
+    advice = "make room in the temporary directory, or set TMPDIR to another one"
+    if exc.errno in (errno.ENETUNREACH, errno.EADDRNOTAVAIL):
+        advice = "bring the loopback interface up (ip link set lo up): the proxy and the trial need 127.0.0.1"
+    return Topic.ROUTE.problem("the trial", f"cannot be made: {exc}", advice)
 
 
 async def _listening(environ: Mapping[str, str]) -> list[Finding]:
@@ -205,8 +215,7 @@ class _Stage:
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """What a child of `countersign run` is given."""
         children = {**environ, **self.proxy.child_environment(environ)}
-        children.pop("COUNTERSIGN_CREDENTIALS", None)
-        return children
+        return {name: value for name, value in children.items() if name not in OURS_ALONE}
 
 
 async def _check_route(environ: Mapping[str, str], stage: _Stage) -> list[Finding]:
@@ -244,7 +253,7 @@ async def _check_command(
     arrived, connected = len(stage.upstream.received), dict(stage.doors.connected)
     environment = {**stage.environment(environ), "CODEX_HOME": str(home)}
     output = sys.stderr.fileno() if wanted.verbose > 0 else subprocess.DEVNULL
-    ran = await run_watched(wanted.command, environment, wanted.timeout_s, stage.proxy.port, output)
+    ran = await run_watched(wanted.command, environment, wanted.timeout_s, output)
     facts = CommandFacts(
         name=name,
         timeout_s=wanted.timeout_s,

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,16 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser.add_argument(
         "-s", "--sandbox", choices=["read-only", "workspace-write", "danger-full-access"], help="what commands may do"
     )
+    parser.add_argument(
+        "--dangerously-bypass-approvals-and-sandbox", "--yolo", action="store_true", dest="is_free",
+        help="commands may do everything, and nobody is asked; only where something else confines them",
+    )  # fmt: skip
+    parser.add_argument("-p", "--profile", metavar="NAME", help="lay $CODEX_HOME/NAME.config.toml over config.toml")
+    parser.add_argument("--enable", action="append", default=[], metavar="FEATURE", help="as -c features.FEATURE=true")
+    parser.add_argument(
+        "--disable", action="append", default=[], metavar="FEATURE", help="as -c features.FEATURE=false"
+    )
+    parser.add_argument("--color", choices=["always", "never", "auto"], help="there are no colors; for scripts")
     parser.add_argument("-C", "--cd", metavar="DIR", help="the directory to work in")
     parser.add_argument("--add-dir", action="append", default=[], metavar="DIR", help="one more writable directory")
     parser.add_argument("-i", "--image", action="append", default=[], metavar="FILE", help="an image for the prompt")
@@ -63,11 +74,19 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     parser.add_argument("--ephemeral", action="store_true", help="keep nothing of it on disk")
     parser.add_argument("--thread-source", metavar="NAME", help="who started the thread, for lists")
     parser.add_argument("--last", action="store_true", help="with resume: the newest thread of this directory")
+    parser.add_argument("--all", action="store_true", help="with resume --last: the newest thread of any directory")
     parser.add_argument("words", nargs="*", metavar="PROMPT", help="what to do; - or nothing to read it from stdin")
     arguments = parser.parse_intermixed_args(argv)
     start_logging(arguments.verbose if arguments.verbose else 0)
     try:
+        features = [f"features.{name}=true" for name in arguments.enable]
+        features += [f"features.{name}=false" for name in arguments.disable]
+        overrides = (*overrides, *features)
         settings, home, config = read_settings(arguments, overrides)
+        if arguments.is_free and arguments.sandbox is not None:
+            raise CommandFailed("--sandbox and --dangerously-bypass-approvals-and-sandbox exclude one another", 2)
+        if arguments.profile is not None:
+            config = _with_profile(config, home, arguments.profile, (*overrides, *arguments.overrides))
         options = parser.recording_options(arguments, home)
         resumed, prompt = _what(arguments)
         schema = None if arguments.output_schema is None else _schema(arguments.output_schema)
@@ -115,6 +134,22 @@ def _what(arguments: "argparse.Namespace") -> tuple[str | None, str]:
     if not prompt.strip():
         raise CommandFailed("no prompt was found on stdin", 2)
     return resumed, prompt
+
+
+def _with_profile(config: dict[str, Any], home: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration with that of a profile over it, and what was said with `-c` over both."""
+    from agent.home import HomeError, laid_over, override_config
+
+    path = Path(home) / f"{name}.config.toml"
+    if path.parent != Path(home):
+        raise CommandFailed(f"--profile is the name of a file in CODEX_HOME, found {name!r}", 2)
+    try:
+        profile = tomllib.loads(path.read_text("utf-8"))
+        return override_config(laid_over(config, profile), overrides)
+    except FileNotFoundError as exc:
+        raise CommandFailed(f"--profile {name}: there is no {str(path)!r}", 2) from exc
+    except (OSError, ValueError, RecursionError, HomeError) as exc:
+        raise CommandFailed(f"--profile {name}: {str(path)!r} cannot be used: {exc}", 2) from exc
 
 
 def _schema(path: str) -> dict[str, Any]:
@@ -236,9 +271,11 @@ async def _thread(
             settings["threadSource"] = arguments.thread_source
         return str((await client.request("thread/start", settings))["thread"]["id"])
     if not resumed:
-        found = await client.request("thread/list", {"limit": 1, "cwd": str(cwd), "sortKey": "updated_at"})
+        which = {} if arguments.all else {"cwd": str(cwd)}
+        found = await client.request("thread/list", {"limit": 1, "sortKey": "updated_at", **which})
         if not found["data"]:
-            raise CommandFailed(f"there is no thread of {str(cwd)!r} to resume")
+            where = "" if arguments.all else f" of {str(cwd)!r}"
+            raise CommandFailed(f"there is no thread{where} to resume")
         resumed = found["data"][0]["id"]
     if arguments.cd is not None:
         settings["cwd"] = str(cwd)
@@ -254,6 +291,8 @@ def _thread_settings(arguments: "argparse.Namespace", config: dict[str, Any]) ->
         settings["sandbox"] = arguments.sandbox
     # Whoever wants to be asked is not here.
     settings["approvalPolicy"] = config.get("approval_policy", "never")
+    if arguments.is_free:
+        settings |= {"sandbox": "danger-full-access", "approvalPolicy": "never"}
     if arguments.add_dir:
         table = dict(config.get("sandbox_workspace_write") or {})
         roots = [*table.get("writable_roots", ()), *(str(Path(one).absolute()) for one in arguments.add_dir)]

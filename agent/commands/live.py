@@ -4,26 +4,15 @@ import argparse
 import asyncio
 import contextlib
 import html
-import logging
 import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from agent.commands.common import (
-    CommandFailed,
-    Parser,
-    check_no_overrides,
-    fail,
-    run,
-    start_logging,
-    stop_signals,
-)
+from agent.commands.common import CommandFailed, Parser, check_no_overrides, fail, run, start_logging, stop_signals
 from agent.home import HomeError, codex_home
 from agent.recording_options import CAPTURES_VARIABLE, captures_directory
-
-logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:

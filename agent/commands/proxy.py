@@ -11,7 +11,6 @@ from agent.commands.common import (
     CommandFailed,
     OutputFile,
     Parser,
-    allow_more_descriptors,
     fail,
     read_settings,
     run,
@@ -20,6 +19,7 @@ from agent.commands.common import (
 )
 from agent.recording import RecordingUnavailable, recording
 from agent.recording_options import RecordingOptions
+from agent.sandbox.open_files import allow_more
 from agent.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("proxy", exc)
-    allow_more_descriptors()
+    allow_more()
     return run("proxy", _serve(settings, options, home, as_json=arguments.json, report=report))
 
 

@@ -52,6 +52,8 @@ def print_coverage(coverage: Coverage, out: TextIO) -> None:
     else:
         missing = coverage.scoped - coverage.attested
         print(f"{missing} of {coverage.scoped} scoped requests carried no token ({rest}).", file=out)
+    for one in coverage.failed:
+        print(f"{one.connections} × a connection to {one.target} came to nothing: {one.reason}", file=out)
 
 
 def print_proof(proof: Proof, out: TextIO) -> None:

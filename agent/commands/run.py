@@ -1,16 +1,12 @@
 """`countersign run -- CMD ...`: one command behind the proxy."""
 
-import logging
 import sys
 from collections.abc import Sequence
 
 from agent.commands.behind import add_command, command_of, patience, run_behind
 from agent.commands.common import CommandFailed, OutputFile, Parser, fail, read_settings, run, start_logging
-from agent.recording import RecordingUnavailable, recording
 from agent.recording_options import RecordingOptions
 from agent.settings import ProxySettings
-
-logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
@@ -30,9 +26,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     try:
         settings, home, _ = read_settings(arguments, overrides)
         options = parser.recording_options(arguments, home)
-        patience_s = patience(arguments.wait_desktop, settings)
-        if arguments.offline and settings.rpc is not None:
-            raise CommandFailed(f"--offline brings a desktop of its own; leave {settings.sources['rpc']} out", 2)
+        patience_s = patience(arguments, settings)
         report = None if arguments.report is None else OutputFile(arguments.report, "the report")
     except CommandFailed as exc:
         return fail("run", exc)
@@ -49,30 +43,15 @@ async def _run(
     offline: bool,
 ) -> int:
     from agent.commands.report import print_coverage, write_coverage
-    from proxy.capture.coverage import CoverageCount
-    from proxy.capture.exchange import Exchange
 
-    count = CoverageCount()
-
-    def over(exchange: Exchange) -> None:
-        count.add(exchange)
-        logger.info("%s", exchange.log_line())
-
-    try:
-        async with recording(options, "run", command) as record:
-            record.announce("run", sys.stderr)
-            ended = await run_behind(
-                "run", settings, home, command, patience_s, over, record.observation, offline=offline
-            )
-    except RecordingUnavailable as exc:
-        raise CommandFailed(str(exc)) from exc
+    ended, coverage, record = await run_behind("run", settings, options, home, command, patience_s, offline=offline)
     if not ended.ran:
         return ended.code
-    print_coverage(count.coverage(), sys.stderr)
+    print_coverage(coverage, sys.stderr)
     record.conclude("run", sys.stderr)
     if report is not None:
         try:
-            write_coverage(count.coverage(), report)
+            write_coverage(coverage, report)
         except CommandFailed as exc:
             fail("run", exc)  # told, and the exit code stays the command's
     return ended.code

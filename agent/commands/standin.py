@@ -12,7 +12,7 @@ from agent.commands.common import (
     CommandFailed,
     OutputFile,
     Parser,
-    check_no_overrides,
+    act,
     fail,
     run,
     seconds,
@@ -36,19 +36,8 @@ HELP = """usage: countersign standin {chatgpt,desktop,apple} ...
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
-    parsers = {"chatgpt": _chatgpt, "desktop": _desktop, "apple": _apple}
-    name = argv[0] if argv else None
-    if name in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
-        check_no_overrides("standin", overrides)
-        if name not in parsers:
-            found = "found none" if name is None else f"found {name!r}"
-            raise CommandFailed(f"name a stand-in, chatgpt, desktop or apple; {found}", 2)
-    except CommandFailed as exc:
-        return fail("standin", exc)
-    return parsers[name](argv[1:])
+    actions = {"chatgpt": _chatgpt, "desktop": _desktop, "apple": _apple}
+    return act("standin", "a stand-in", HELP, actions, argv, overrides)
 
 
 def _chatgpt(argv: Sequence[str]) -> int:

@@ -1,10 +1,8 @@
 """How `decode` and `verify-token` are handed a header or a token: a file, stdin, or an argument that is never shown."""
 
-import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -36,8 +34,9 @@ class SecretParser(Parser):
         if not message.startswith("the following arguments are required: "):
             argument = re.match(r"argument (?P<name>-[-/a-zA-Z ,]*):", message)
             what = f"{argument['name']} cannot be used so" if argument else "some arguments are too many or unknown"
-            hint = "" if argument else "; put a header into quotes, or into a file"
-            message = f"{what} (what was typed is not shown, since it may be a token){hint}"
+            hint = "" if argument else "put a header into quotes, or into a file; "
+            hint += self.what_is_known("" if argument else message)
+            message = f"{what} (what was typed is not shown, since it may be a token); {hint}"
         super().error(message)
 
 
@@ -141,11 +140,3 @@ def _taken_apart(text: str) -> Presented:
             2,
         )
     return Presented(token=text)
-
-
-def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; those too many are an error that does not show them."""
-    arguments, rest = parser.parse_known_args(argv)
-    if rest:
-        parser.error("too many")
-    return arguments

@@ -2,19 +2,15 @@
 
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Sequence
 
 from agent.commands.behind import add_command, command_of, patience, run_behind
 from agent.commands.common import CommandFailed, OutputFile, Parser, fail, read_settings, run, start_logging
-from agent.recording import RecordingUnavailable, recording
 from agent.recording_options import RecordingOptions
 from agent.settings import ProxySettings
 from proxy.capture.proof import EXPECTABLE, Proof, parse_expected
 from proxy.modes import StampMode
-
-logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
@@ -49,9 +45,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
                 raise CommandFailed(f"--native stamps nothing, and --stamp is {arguments.stamp!r}; leave one out", 2)
             settings = dataclasses.replace(settings, stamp=StampMode.NEVER)
         options = parser.recording_options(arguments, home)
-        patience_s = patience(arguments.wait_desktop, settings)
-        if arguments.offline and settings.rpc is not None:
-            raise CommandFailed(f"--offline brings a desktop of its own; leave {settings.sources['rpc']} out", 2)
+        patience_s = patience(arguments, settings)
         as_json = None if arguments.json is None else OutputFile(arguments.json, "the proof")
         as_junit = None if arguments.junit is None else OutputFile(arguments.junit, "the proof")
     except CommandFailed as exc:
@@ -84,27 +78,14 @@ async def _verify(
     offline: bool,
 ) -> int:
     from agent.commands.report import print_proof
-    from proxy.capture.coverage import CoverageCount
-    from proxy.capture.exchange import Exchange
 
-    count = CoverageCount()
-
-    def over(exchange: Exchange) -> None:
-        count.add(exchange)
-        logger.info("%s", exchange.log_line())
-
-    try:
-        async with recording(options, "verify", command) as record:
-            record.announce("verify", sys.stderr)
-            ended = await run_behind(
-                "verify", settings, home, command, patience_s, over, record.observation, watched=True, offline=offline
-            )  # fmt: skip
-    except RecordingUnavailable as exc:
-        raise CommandFailed(str(exc)) from exc
+    ended, coverage, record = await run_behind(
+        "verify", settings, options, home, command, patience_s, watched=True, offline=offline
+    )
     if not ended.ran:
         return ended.code
     proof = Proof(
-        count.coverage(),
+        coverage,
         expected,
         ended.bypasses,
         ended.code,

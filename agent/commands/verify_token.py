@@ -19,7 +19,6 @@ from agent.commands.token_input import (
     Presented,
     SecretParser,
     opened,
-    parsed,
     presented,
     read_text,
     why_no_envelope,
@@ -85,7 +84,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
         "--attempts", type=_count, default=3, metavar="N", help="how often a server without an answer is asked (3)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parsed(parser, argv)
+    arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
     try:
         check_no_overrides("verify-token", overrides)
@@ -93,7 +92,11 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
     except CommandFailed as exc:
         return fail("verify-token", exc)
     try:
-        return run("verify-token", question.ask())
+        code = run("verify-token", question.ask())
+        print(end="", flush=True)
+        return code
+    except OSError as exc:  # also of a pipe that nobody reads any more: its usual code is none of ours
+        return fail("verify-token", CommandFailed(f"the answer cannot be printed: {exc.strerror}", UNAVAILABLE))
     except Exception as exc:
         # Python would end with 1, which is a verdict here. Where, and not what: the text may quote what was sent.
         place = traceback.extract_tb(exc.__traceback__)[-1]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent.commands.common import (
+    OURS_ALONE,
     SIGNAL_BASE,
     CommandFailed,
     OutputFile,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from proxy.capture.coverage import Coverage
 
 logger = logging.getLogger(__name__)
-
-# Ours, and not for the child: it gets the proxy's address, with the credentials in it.
-_OURS = ("COUNTERSIGN_CREDENTIALS",)
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
@@ -170,7 +168,7 @@ def _started(command: list[str], environment: Mapping[str, str]) -> tuple[subpro
 
     Not by the loop: uvloop (0.23) leaves the child copies of its ends of the pipes, so that it could close neither.
     """
-    environment = {name: value for name, value in environment.items() if name not in _OURS}
+    environment = {name: value for name, value in environment.items() if name not in OURS_ALONE}
     theirs_in, child_in = os.pipe()
     child_out, theirs_out = os.pipe()
     try:

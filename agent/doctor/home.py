@@ -21,6 +21,7 @@ class HomeFacts:
         problem: Why it cannot be used, empty if it can.
         exists: False for the default one before it is first used.
         is_ours: It belongs to this user.
+        may_write: This user may write there.
     """
 
     path: str
@@ -28,6 +29,7 @@ class HomeFacts:
     exists: bool = True
     mode: int = 0o700
     is_ours: bool = True
+    may_write: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ def home_findings(home: HomeFacts) -> list[Finding]:
         return [Topic.HOME.problem(looked_at, home.problem, advice)]
     if not home.exists:
         return [Topic.HOME.note(looked_at, "is not there yet; it is made on first use")]
+    if not home.may_write:
+        text = "cannot be written by this user: codex does not start with it, and countersign keeps nothing there"
+        advice = f"chmod u+w {home.path!r}, or remount it, or set CODEX_HOME to a directory of yours"
+        return [Topic.HOME.problem(looked_at, text, advice)]
     if writable := _writable(looked_at, home.path, home.mode):
         return writable
     if not home.is_ours:

@@ -141,7 +141,8 @@ def home_facts(environ: Mapping[str, str]) -> HomeFacts:
     if not os.access(path, os.R_OK | os.X_OK):
         return HomeFacts(path, "cannot be entered by this user", exists=False)
     is_ours = status.st_uid == os.geteuid()
-    return HomeFacts(os.path.realpath(path), mode=stat.S_IMODE(status.st_mode), is_ours=is_ours)
+    may_write = os.access(path, os.W_OK, effective_ids=True)
+    return HomeFacts(os.path.realpath(path), mode=stat.S_IMODE(status.st_mode), is_ours=is_ours, may_write=may_write)
 
 
 def dotenv_facts(home: str, environ: Mapping[str, str]) -> DotenvFacts:

@@ -157,5 +157,8 @@ def _launch(launch: Launch) -> Finding:
     looked_at = "a command in a read-only sandbox"
     if launch.held:
         return Topic.SANDBOX.ok(looked_at, "could read a file, and could not write it")
-    advice = "run `countersign sandbox -- true` to see it, and mend what the findings above name"
+    advice = (
+        "run `countersign sandbox -- true` to see it, and mend what the findings above name; in a container, allow "
+        "user namespaces for it"
+    )
     return Topic.SANDBOX.problem(looked_at, launch.problem, advice)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from agent.bypass import Watch
+from agent.bypass import watching
 from agent.doctor.canary import CANARY_HEADER
 from agent.doctor.doors import LOOPBACK
 from agent.doctor.processes import NotStarted, child, run_quietly, shell_code
@@ -187,7 +187,7 @@ class Ran:
 
 
 async def run_watched(
-    command: Sequence[str], environ: Mapping[str, str], timeout_s: float, proxy_port: int, output: int | IO[bytes]
+    command: Sequence[str], environ: Mapping[str, str], timeout_s: float, output: int | IO[bytes]
 ) -> Ran:
     """Run a command to its end or its deadline, and look where its processes connect.
 
@@ -195,17 +195,11 @@ async def run_watched(
         output: Where its stdout and stderr go.
     """
     try:
-        async with child(command, environ, output, output) as process:
-            watch = Watch(process.pid, proxy_port, ())
-            looking = asyncio.create_task(watch.run())
+        async with watching(()) as watch, child(command, environ, output, output) as process:
             code: int | None = None
-            try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout_s):
-                        code = shell_code(await process.wait())
-            finally:
-                looking.cancel()
-                await asyncio.wait((looking,))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    code = shell_code(await process.wait())
             past = tuple(f"{one.process} to {one.address}" for one in watch.found)
     except NotStarted as exc:
         return Ran(str(exc))

@@ -270,7 +270,8 @@ class _PipeLink:
     async def texts(self) -> AsyncIterator[str]:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
-            yield line.decode()
+            if line.endswith(b"\n"):  # else a kill of the server cut it
+                yield line.decode()
 
     async def close(self) -> None:
         """End of file, and a moment to leave; then SIGKILL. Whoever asks second waits for the first."""

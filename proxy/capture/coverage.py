@@ -22,6 +22,15 @@ class CoverageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedConnection:
+    """How many connections to one target, "host:port", had no request for one reason."""
+
+    target: str
+    reason: str
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """The count of a run.
 
@@ -29,6 +38,7 @@ class Coverage:
         out_of_scope: Requests on scoped hosts without a row.
         refused: Requests on scoped hosts that were answered here before they were matched with a row.
         tunnels: Connections elsewhere.
+        failed: Connections of which nothing came, elsewhere or not.
     """
 
     rows: tuple[CoverageRow, ...]
@@ -37,6 +47,7 @@ class Coverage:
     out_of_scope: int
     refused: int
     tunnels: int
+    failed: tuple[FailedConnection, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -53,11 +64,14 @@ class CoverageCount:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._failed: Counter[tuple[str, str]] = Counter()
         self._attested = self._out_of_scope = self._refused = self._tunnels = 0
 
     def add(self, exchange: Exchange) -> None:
         """Count one more."""
-        if exchange.transport is Transport.TUNNEL:
+        if exchange.transport is Transport.TUNNEL and exchange.error is not None:
+            self._failed[f"{exchange.host}:{exchange.port}", exchange.error] += 1
+        elif exchange.transport is Transport.TUNNEL:
             self._tunnels += 1
         elif exchange.route is None and exchange.stamp is Stamp.REFUSED:
             self._refused += 1
@@ -71,7 +85,8 @@ class CoverageCount:
         """What was counted so far."""
         rows = tuple(CoverageRow(*key, requests) for key, requests in sorted(self._counts.items()))
         scoped = self._counts.total()
-        return Coverage(rows, scoped, self._attested, self._out_of_scope, self._refused, self._tunnels)
+        failed = tuple(FailedConnection(*key, connections) for key, connections in sorted(self._failed.items()))
+        return Coverage(rows, scoped, self._attested, self._out_of_scope, self._refused, self._tunnels, failed)
 
 
 def outcome_of(exchange: Exchange) -> str:

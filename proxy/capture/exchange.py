@@ -37,13 +37,32 @@ class Transport(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SocketTurn:
+    """A question on a WebSocket and its answer, by their times alone: what was said is not looked at.
+
+    Args:
+        number: Counts from 1 on each socket.
+        asked_s: Seconds from the request head to the first byte of the question.
+        first_s, last_s: To the first byte of the answer, and to the last by now; None as long as there is none.
+        quiet_from_s, quiet_until_s: The longest time within the answer in which nothing came; equal if there is none.
+    """
+
+    number: int
+    asked_s: float
+    first_s: float | None = None
+    last_s: float | None = None
+    quiet_from_s: float = 0.0
+    quiet_until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One request through the proxy and what came of it.
 
     Args:
         number: Counts from 1 in the order of arrival.
         started_at: Unix time in seconds, at the request head.
-        path: Without the query, which may hold secrets.
+        path: Without query and fragment, which may hold secrets.
         route: The row of the scope, or None if it is not in scope.
         status: The HTTP status of the answer, None if there was none.
         attestation: The status in the envelope that went upstream, None if none did.
@@ -58,6 +77,7 @@ class Exchange:
             tunnel all of it.
         http_version: As the client spoke it, such as "HTTP/1.1".
         request_headers, response_headers: Redacted (`Redactor`), in order; empty unless the run is observed.
+        turns: Of a WebSocket to the model, the last ones; empty unless the run is observed.
     """
 
     number: int
@@ -85,6 +105,7 @@ class Exchange:
     http_version: str = ""
     request_headers: tuple[tuple[str, str], ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
+    turns: tuple[SocketTurn, ...] = ()
 
     @property
     def attested(self) -> bool:

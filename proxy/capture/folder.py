@@ -4,10 +4,12 @@ Every file in it is made new (O_EXCL) and never through a symlink, relative to t
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Mapping, Sequence
@@ -154,6 +156,8 @@ class RunFolder:
         except OSError as exc:
             for descriptor in opened:
                 os.close(descriptor)
+            if opened:  # so it is ours, and nothing is in it
+                shutil.rmtree(path, ignore_errors=True)
             raise _unavailable(path, exc) from exc
         return folder
 
@@ -161,7 +165,8 @@ class RunFolder:
         """Write run.json: the facts and these. Texts are cut to what finds room."""
         content = {name: value[:_MOST_TEXT] if isinstance(value, str) else value for name, value in more.items()}
         text = json.dumps({**self.facts, **content}, indent=2).encode().ljust(RUN_FILE_BYTES - 1) + b"\n"
-        os.pwrite(self._run_file, text, 0)
+        if os.pwrite(self._run_file, text, 0) < len(text):  # as much as found room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Add lines to the exchanges. If not all of them find room the first ones are there, each of them whole.
@@ -228,4 +233,5 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _unavailable(path: Path, exc: OSError) -> CaptureUnavailable:
     reason = exc.strerror or type(exc).__name__
-    return CaptureUnavailable(f"runs cannot be captured in {str(path)!r}: {reason}; name another directory")
+    advice = "name another directory by --captures, or use --no-capture"
+    return CaptureUnavailable(f"runs cannot be captured in {str(path)!r}: {reason}; {advice}")

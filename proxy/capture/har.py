@@ -82,7 +82,7 @@ def entry(exchange: Exchange, bodies: BodiesOf | None = None) -> dict[str, Any]:
         "cache": {},
         "timings": timings,
         "_number": exchange.number,
-        "_resourceType": "websocket" if exchange.status == 101 else str(exchange.transport),
+        "_resourceType": _RESOURCE_TYPES.get(exchange.transport, "fetch"),
         "_transport": str(exchange.transport),
         "_route": exchange.route,
         "_stamp": str(exchange.stamp),
@@ -103,6 +103,7 @@ def _head(version: str) -> dict[str, Any]:
     return {"version": "1.2", "creator": {"name": CREATOR, "version": version or "0"}}
 
 
+_RESOURCE_TYPES = {Transport.WEBSOCKET: "websocket", Transport.TUNNEL: "other"}  # the words of Chrome
 _COUNTED = frozenset({"blocked", "connect", "send", "wait", "receive"})  # "ssl" is within "connect"
 
 

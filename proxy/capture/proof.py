@@ -61,7 +61,8 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Every scoped request carried a token, there was one, all that was expected came, and nothing went around."""
+        """Every scoped request carried a token, there was one, none was of a form that leaves open whether it was one,
+        all that was expected came, and nothing went around."""
         return not any(self.problems())
 
     def problems(self) -> Iterator[str]:
@@ -76,6 +77,8 @@ class Proof:
         for row in self.coverage.rows:
             if row.outcome not in GOOD_OUTCOMES:
                 yield f"{row.requests} × {row.route} by {row.transport}: {_EXPLAINED.get(row.outcome, row.outcome)}"
+        if self.coverage.refused:
+            yield f"{self.coverage.refused} × {_REFUSED}"
         for name in self.missing:
             yield f"expected {name} ({' by '.join(EXPECTABLE[name])}), and none came"
         for bypass in self.bypasses:
@@ -101,6 +104,8 @@ class Proof:
         cases = [*_cases(self.coverage.rows, self.missing, self.expected)]
         if self.coverage.scoped == 0:
             cases.append(("scoped requests", "none came through the proxy"))
+        if self.coverage.refused:
+            cases.append(("requests without a route", f"{self.coverage.refused} × {_REFUSED}"))
         around = [f"{one.process} to {one.address}" for one in self.bypasses if one.scoped]
         cases.append(("nothing goes around the proxy", "; ".join(around) or None))
         if self.command_code is not None:
@@ -144,6 +149,8 @@ def _cases(
     for name in expected:
         yield f"{name} is expected", "none came" if name in missing else None
 
+
+_REFUSED = "refused by the proxy before a route could be told: malformed, or misdirected (the capture tells which)"
 
 # What the outcomes of coverage mean, where the word alone does not tell.
 _EXPLAINED = {

@@ -6,6 +6,7 @@ By an allow list: a header that nobody here has heard of may be a new way to car
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from typing import Self
 
@@ -14,10 +15,10 @@ from proxy.attestation import ATTESTATION_HEADER, open_envelope
 # Lower case. Values of these say how a request travels, and which build sent it; none identifies a person or a device.
 SHOWN = frozenset(
     """
-    :authority :method :path :scheme :status accept accept-encoding accept-language age allow cache-control
+    :authority :method :scheme :status accept accept-encoding accept-language age allow cache-control
     cf-cache-status cf-ray connection content-encoding content-language content-length content-type date etag
     expect host keep-alive last-modified openai-beta openai-model openai-processing-ms originator retry-after
-    sec-websocket-extensions sec-websocket-protocol sec-websocket-version server session-id te thread-id
+    sec-websocket-extensions sec-websocket-version server session-id te thread-id
     transfer-encoding upgrade user-agent vary version via x-client-request-id x-codex-beta-features
     x-codex-parent-thread-id x-codex-routing-hint x-codex-turn-state-version
     x-codex-websocket-max-unfragmented-message-bytes x-codex-window-id x-envoy-upstream-service-time
@@ -25,8 +26,10 @@ SHOWN = frozenset(
     x-ratelimit-reset-requests x-reasoning-included x-request-id
     """.split()
 )
-# Of the query of `location` and the like nothing is known; these are shown up to it.
-_SHOWN_UP_TO_QUERY = frozenset({"location", "origin", "referer"})
+# Addresses are shown up to the query or the fragment, of which nothing is known, and not with credentials in front of
+# the host.
+_ADDRESSES = frozenset({":path", "location", "origin", "referer"})
+_SHOWN_OF_ADDRESS = re.compile(rb"(?![^?#]*(?://|:)[^/?#]*@)[^?#]*")
 MAX_VALUE_BYTES = 2048
 
 
@@ -58,13 +61,15 @@ class Redactor:
         return tuple((_visible(name), self._value(name.decode("latin-1").lower(), value)) for name, value in fields)
 
     def _value(self, name: str, value: bytes) -> str:
-        if name in SHOWN and len(value) <= MAX_VALUE_BYTES:
-            return _visible(value.partition(b"?")[0] if name == ":path" else value)
+        # For some readers a folded line is a header of its own, and so maybe a secret one.
+        is_plain = len(value) <= MAX_VALUE_BYTES and b"\r" not in value and b"\n" not in value
+        if name in SHOWN and is_plain:
+            return _visible(value)
         if name == ATTESTATION_HEADER:
             return self._envelope(value)
-        if name in _SHOWN_UP_TO_QUERY and len(value) <= MAX_VALUE_BYTES:
-            shown, query, rest = value.partition(b"?")
-            return _visible(shown) + (f"?{self.mark(rest)}" if query else "")
+        if name in _ADDRESSES and is_plain and (shown := _SHOWN_OF_ADDRESS.match(value)):
+            rest = value[shown.end() :]
+            return _visible(shown[0]) + (chr(rest[0]) + self.mark(rest[1:]) if rest else "")
         if name in ("authorization", "proxy-authorization"):
             scheme, space, credentials = value.partition(b" ")
             if space and scheme.lower() in (b"bearer", b"basic"):

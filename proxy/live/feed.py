@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from proxy.capture.coverage import Coverage, CoverageCount
 from proxy.capture.exchange import Exchange, Phase
 from proxy.live.notices import Notice, Notices, Severity
+from proxy.live.tries import Tries, has_failed
 
 MOST_EXCHANGES = 2000
 MOST_NOTICES = 200
@@ -29,12 +30,14 @@ class Followed:
         version: Of the feed when it changed.
         is_counted: It is in the coverage.
         severity: The worst that was noticed of it, None if nothing was.
+        lost_s: Seconds that tries before it had taken, which failed.
     """
 
     version: int
     exchange: Exchange
     is_counted: bool
     severity: Severity | None
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class LiveFeed:
         self._kept: dict[int, Followed] = {}  # the longest unchanged first
         self._notices: list[tuple[int, Notice]] = []
         self._looking = Notices()
+        self._tries = Tries()
         self._count = CoverageCount()
         self._uncounted: set[int] = set()  # forgotten while they were under way
         self._forgotten = 0
@@ -101,7 +105,11 @@ class LiveFeed:
         severity = max((notice.severity for notice in notices), default=None, key=_GRAVITY.index)
         if kept is not None and kept.severity is not None:
             severity = kept.severity if severity is None else max(severity, kept.severity, key=_GRAVITY.index)
-        self._kept[exchange.number] = Followed(self._version, exchange, is_counted, severity)
+        lost_s = self._tries.lost_s(exchange) if kept is None else kept.lost_s
+        if has_failed(exchange):  # it is a failed try itself; what was lost is told of the one that succeeds
+            lost_s = 0.0
+        self._tries.look(exchange)
+        self._kept[exchange.number] = Followed(self._version, exchange, is_counted, severity, lost_s)
         self._notices += ((self._version, notice) for notice in notices)
         del self._notices[:-MOST_NOTICES]
         if len(self._kept) > self._most:

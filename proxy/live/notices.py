@@ -9,6 +9,9 @@ from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
 from proxy.live.waterfall import client_left, duration_text
 from proxy.scope import RESPONSES_POST
 
+# How the gate begins the error of a connection on which the client did not finish its handshake.
+_CLIENT_BROKE_OFF = "the client broke off TLS"
+
 # Threads and exchanges that are remembered; who comes back after so many others may be told of again.
 MOST_THREADS = 1000
 MOST_EXCHANGES = 4000
@@ -194,6 +197,16 @@ def _answer(exchange: Exchange, notice: "_Write") -> Iterator[Notice]:
                 Kind.REJECTED, Severity.WARNING, "Error from upstream", f"was answered with {status}{after}.", advice
             )
     if exchange.error is None or (client_left(exchange) and status is not None):
+        return
+    if exchange.transport is Transport.TUNNEL:
+        is_upstream = not exchange.error.startswith(_CLIENT_BROKE_OFF)
+        yield notice(
+            Kind.BROKEN, Severity.PROBLEM if is_upstream else Severity.WARNING, "Connection came to nothing",
+            f"came to nothing: {exchange.error.rstrip('.')}.",
+            "The network, a proxy on the way, or the host: no request was on it." if is_upstream else
+            "Once it says little: agents give connections up. Each time it says that the agent does not trust the "
+            "proxy's authority; `countersign doctor -- CMD` tells why.",
+        )  # fmt: skip
         return
     if client_left(exchange):
         after = "" if exchange.duration_s is None else f" after {duration_text(exchange.duration_s)}"

@@ -1,6 +1,6 @@
 """Exchanges, notices and changes as a page gets them. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
 from proxy.capture.exchange_json import exchange_as_json
 from proxy.live.feed import Changes, Followed
 from proxy.live.notices import Notice
-from proxy.live.waterfall import client_left, verdict, waterfall
+from proxy.live.waterfall import Part, Span, client_left, duration_text, turns_of, verdict, waterfall
 
 # Exchanges of one message.
 AT_ONCE = 50
@@ -68,7 +68,10 @@ def row(followed: Followed) -> dict[str, Any]:
         "is_socket": exchange.transport is Transport.TUNNEL or exchange.status == 101,
         "is_over": exchange.phase is Phase.ENDED,
         "broke_off": exchange.error is not None and not (client_left(exchange) and exchange.status is not None),
-        "parts": _parts(exchange),
+        "parts": _parts(waterfall(exchange, followed.lost_s)),
+        "turns": [
+            {"number": turn.number, "parts": _parts(spans), "said": _said(spans)} for turn, spans in turns_of(exchange)
+        ],
     }
 
 
@@ -81,7 +84,7 @@ def detail(followed: Followed, notices: tuple[Notice, ...]) -> dict[str, Any]:
         **row(followed),
         **{name: content[name] for name in _HEADERS},
         "stamp_sentence": sentence,
-        "verdict": asdict(verdict(exchange)),
+        "verdict": asdict(verdict(exchange, followed.lost_s)),
         "notices": [notice_as_json(one) for one in notices],
     }
 
@@ -102,8 +105,17 @@ def stamp_words(exchange: Exchange) -> tuple[str, str, str]:
     return named, "bad", f"It went upstream with failure status {int(exchange.attestation)} ({failure}) and no token."
 
 
-def _parts(exchange: Exchange) -> list[tuple[str, float, float | None]]:
+def _parts(spans: Sequence[Span]) -> list[tuple[str, float, float | None]]:
     return [
         (span.part, round(span.start_s * 1000, 2), None if span.end_s is None else round(span.end_s * 1000, 2))
-        for span in waterfall(exchange)
+        for span in spans
     ]
+
+
+def _said(spans: Sequence[Span]) -> str:
+    """Of a turn on a WebSocket: when upstream was silent in the midst of its answer."""
+    return ", ".join(
+        f"{duration_text(span.end_s - span.start_s)} of silence after its first answer"
+        for span in spans[1:]
+        if span.part is Part.WAIT and span.end_s is not None
+    )

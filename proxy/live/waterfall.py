@@ -4,12 +4,16 @@ import enum
 from dataclasses import dataclass
 
 from proxy.attestation import ATTESTATION_BUDGET_S
-from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
+from proxy.capture.exchange import Exchange, Phase, SocketTurn, Stamp, Transport
+
+# Seconds. A silence of upstream within its answer that is told by itself.
+_QUIET_S = 1.0
 
 
 class Part(enum.StrEnum):
     """What an exchange spends time on, in order."""
 
+    TRIES = "tries"  # earlier tries of the same thread that failed, until this one began
     CONNECT = "connect"  # opening the upstream connection; over before the request head came
     TOKEN = "token"  # waiting for the desktop's token
     SEND = "send"  # the request, until the end of its body
@@ -40,12 +44,20 @@ class Verdict:
     meaning: str
 
 
-def waterfall(exchange: Exchange) -> tuple[Span, ...]:
-    """The parts that are known of, without gaps between them."""
+def waterfall(exchange: Exchange, lost_s: float = 0.0) -> tuple[Span, ...]:
+    """The parts that are known of, without gaps between them.
+
+    Args:
+        lost_s: Seconds between the first of the tries that failed and this one.
+    """
     is_over = exchange.phase is Phase.ENDED
     if exchange.transport is Transport.TUNNEL:
         return (Span(Part.OPEN, 0.0, exchange.duration_s if is_over else None),)
     spans = []
+    # The connection was opened at the end of that time.
+    connect_s = max(0.0, exchange.connect_s or 0.0)
+    if lost_s > connect_s:
+        spans.append(Span(Part.TRIES, -lost_s, -connect_s))
     if exchange.connect_s is not None:
         spans.append(Span(Part.CONNECT, -exchange.connect_s, 0.0))
     at = 0.0
@@ -84,8 +96,37 @@ def client_left(exchange: Exchange) -> bool:
     return exchange.error is not None and exchange.error.lower().startswith(_CLIENT_LEFT)
 
 
-def verdict(exchange: Exchange) -> Verdict:
+def turn_spans(turn: SocketTurn, ended_s: float | None) -> tuple[Span, ...]:
+    """The parts of a turn on a WebSocket; nothing is known of its end but when upstream last said something.
+
+    Args:
+        ended_s: When nothing more of it could come, in seconds from the request head; None if it still may.
+    """
+    asked_s = turn.asked_s
+    if turn.first_s is None or turn.last_s is None:
+        return (Span(Part.WAIT, asked_s, None if ended_s is None else max(asked_s, ended_s)),)
+    first_s = max(asked_s, turn.first_s)
+    last_s = max(first_s, turn.last_s)
+    spans = [Span(Part.WAIT, asked_s, first_s)]
+    if first_s <= turn.quiet_from_s and _QUIET_S <= turn.quiet_until_s - turn.quiet_from_s <= last_s - first_s:
+        spans.append(Span(Part.RECEIVE, first_s, turn.quiet_from_s))
+        spans.append(Span(Part.WAIT, turn.quiet_from_s, turn.quiet_until_s))
+        first_s = turn.quiet_until_s
+    return (*spans, Span(Part.RECEIVE, first_s, max(first_s, last_s)))
+
+
+def turns_of(exchange: Exchange) -> tuple[tuple[SocketTurn, tuple[Span, ...]], ...]:
+    """The turns of a WebSocket that are known, with their parts."""
+    ends = [*(turn.asked_s for turn in exchange.turns[1:]), exchange.duration_s]
+    if exchange.phase is not Phase.ENDED:
+        ends[-1] = None
+    return tuple((turn, turn_spans(turn, end_s)) for turn, end_s in zip(exchange.turns, ends, strict=False))
+
+
+def verdict(exchange: Exchange, lost_s: float = 0.0) -> Verdict:
     """Why it took as long as it did, for somebody who sees such a page for the first time."""
+    if exchange.transport is Transport.TUNNEL and exchange.error is not None:
+        return Verdict("This connection came to nothing", f"No request was on it: {exchange.error.rstrip('.')}.")
     if exchange.transport is Transport.TUNNEL:
         return Verdict(
             "A tunnel to another host",
@@ -93,7 +134,7 @@ def verdict(exchange: Exchange) -> Verdict:
         )
     if exchange.stamp is Stamp.REFUSED:
         return Verdict("Answered here", "The proxy refused this request itself; nothing of it went upstream.")
-    spans = waterfall(exchange)
+    spans = waterfall(exchange, lost_s)
     last = spans[-1]
     if last.end_s is None and last.part is not Part.OPEN:
         return _UNDER_WAY[last.part]
@@ -106,7 +147,11 @@ def verdict(exchange: Exchange) -> Verdict:
         return Verdict("No times are known", "It ended before anything of it could be measured.")
     part = max(lengths, key=lambda one: lengths[one])
     is_handshake = last.part is Part.OPEN
+    if is_handshake and (found := _turn_verdict(exchange, total_s)) is not None:
+        return found
     what = "the handshake" if is_handshake else "it"
+    if part is Part.TRIES:
+        what = "the turn"
     share = f"{round(100 * lengths[part] / total_s)} % of the {duration_text(total_s)} that {what} took"
     meaning = _UPGRADE if is_handshake and part is Part.WAIT else _MEANINGS[part]
     if client_left(exchange) and not is_handshake:
@@ -118,10 +163,34 @@ def verdict(exchange: Exchange) -> Verdict:
         meaning += f" The token, too, was late: {duration_text(waited_s)} of {duration_text(ATTESTATION_BUDGET_S)}."
     if is_handshake:
         meaning += (
-            " The socket then carries one turn after the other; how long each took shows where its frames are kept, in "
-            "a run with --bodies."
+            " The socket then carries one turn after the other; how long they took stands below."
+            if exchange.turns
+            else " What it carries then shows in a run with --bodies."
         )
     return Verdict(f"{_NAMES[part]}: {share}", meaning)
+
+
+def _turn_verdict(exchange: Exchange, handshake_s: float) -> Verdict | None:
+    """Of the slowest turn of a WebSocket; None if there is none, or its handshake took longer."""
+    turns = turns_of(exchange)
+    if turns and turns[-1][1][-1].end_s is None:
+        return Verdict(
+            f"Turn {turns[-1][0].number} waits for upstream",
+            "The question is out, and nothing has come back on the socket yet.",
+        )
+    longest: tuple[float, float, SocketTurn] | None = None
+    for turn, spans in turns:
+        took_s = (spans[-1].end_s or 0.0) - turn.asked_s
+        if longest is None or took_s > longest[0]:
+            waited_s = sum((span.end_s or 0.0) - span.start_s for span in spans if span.part is Part.WAIT)
+            longest = took_s, waited_s, turn
+    if longest is None or longest[0] <= handshake_s:
+        return None
+    took_s, waited_s, turn = longest
+    which = "Its only turn" if turns[-1][0].number == 1 else f"Its slowest turn, number {turn.number},"
+    share = round(100 * waited_s / took_s)
+    headline = f"{which} took {duration_text(took_s)}; for {share} % of it nothing came from upstream"
+    return Verdict(headline, f"{_SILENT if share >= 50 else _WROTE} What was said shows in a run with --bodies.")
 
 
 def duration_text(duration_s: float) -> str:
@@ -137,6 +206,7 @@ def duration_text(duration_s: float) -> str:
 
 
 _NAMES = {
+    Part.TRIES: "Tries that failed before it",
     Part.CONNECT: "Connecting upstream",
     Part.TOKEN: "Waiting for the token",
     Part.SEND: "Sending the request",
@@ -144,7 +214,15 @@ _NAMES = {
     Part.RECEIVE: "Receiving the answer",
 }
 
+_SILENT = (
+    "The question was out, and upstream was silent: the model was thinking, or the service was busy. Neither the token "
+    "nor this machine is the reason."
+)
+_WROTE = "Most of it upstream was answering: a long answer takes long."
+
 _MEANINGS = {
+    Part.TRIES: "The agent tried the same before, failed, and paused in between; those requests stand below, under its "
+    "thread.",
     Part.CONNECT: "That is name lookup, TCP and TLS: the network, or the distance. Only the first request on a "
     "connection pays it.",
     Part.TOKEN: "That is the desktop, which makes one token for each scoped request. Above 100 ms the original gives "

@@ -44,7 +44,7 @@ class Metrics:
         )
         self._errors = Counter(
             "countersign_failed_requests",
-            "Requests in scope without a complete answer, or with a status of 400 or more",
+            "Requests in scope that got no answer, or one with a status of 400 or more",
             ("route", "transport", "status"),
             registry=registry,
         )
@@ -74,7 +74,10 @@ class Metrics:
         if exchange.first_byte_s is not None:
             self._first_byte.labels(event.route, transport).observe(exchange.first_byte_s)
         if exchange.status is None or exchange.status >= 400:
-            self._errors.labels(event.route, transport, str(exchange.status or "none")).inc()
+            # What upstream answers must not make series without end.
+            is_known = exchange.status is not None and exchange.status < 600
+            status = str(exchange.status) if is_known else "none" if exchange.status is None else "other"
+            self._errors.labels(event.route, transport, status).inc()
         if event.fell_back:
             self._fallbacks.inc()
 

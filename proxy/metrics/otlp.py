@@ -1,18 +1,24 @@
 """Metrics and traces to an OpenTelemetry collector, by OTLP over HTTP. Needs the extra `otel`."""
 
 import asyncio
+import contextlib
 import importlib.metadata
+import logging
 import os
+import threading
 import uuid
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 from proxy.capture.exchange import Exchange
+from proxy.metrics.counts import FIRST_BYTE_BUCKETS, TOKEN_WAIT_BUCKETS
 from proxy.metrics.events import Events, Request, TunnelEnded
 
+logger = logging.getLogger(__name__)
+
 INTERVAL_MS = 10_000
-# At the end, for what is not sent yet.
+# For one message to the collector, and at the end for all that is not sent yet.
 FLUSH_MS = 3_000
 
 
@@ -35,6 +41,8 @@ class OtlpExport:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        if "@" in parts.netloc:  # the SDK logs the URL
+            raise OtlpUnavailable("--otlp takes no credentials in its URL; OTEL_EXPORTER_OTLP_HEADERS holds them")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise OtlpUnavailable(f"--otlp needs the URL of a collector, as http://127.0.0.1:4318; found {url!r}")
         try:
@@ -75,8 +83,12 @@ class OtlpExport:
         self._unscoped = meter.create_counter("countersign.other_requests", "{request}")
         self._fallbacks = meter.create_counter("countersign.fallbacks", "{fallback}")
         self._tunnel_bytes = meter.create_counter("countersign.tunnel.bytes", "By")
-        self._wait = meter.create_histogram("countersign.token.wait", "s")
-        self._first_byte = meter.create_histogram("countersign.first_byte", "s")
+        self._wait = meter.create_histogram(
+            "countersign.token.wait", "s", explicit_bucket_boundaries_advisory=TOKEN_WAIT_BUCKETS
+        )
+        self._first_byte = meter.create_histogram(
+            "countersign.first_byte", "s", explicit_bucket_boundaries_advisory=FIRST_BYTE_BUCKETS
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,12 +96,21 @@ class OtlpExport:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._shut_down)
+        # The SDK's own deadlines are for each batch. A thread of the loop's pool would be waited for at the exit.
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
 
-    def _shut_down(self) -> None:
-        self._tracers.force_flush(FLUSH_MS)
-        self._tracers.shutdown()
-        self._meters.shutdown(FLUSH_MS)
+        def shut_down() -> None:
+            self._tracers.shutdown()
+            self._meters.shutdown(FLUSH_MS)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=shut_down, name="otlp-end", daemon=True).start()
+        try:
+            async with asyncio.timeout(FLUSH_MS / 1000):
+                await done.wait()
+        except TimeoutError:
+            logger.warning("otlp not complete: the collector did not take the rest within %d ms", FLUSH_MS)
 
     def changed(self, exchange: Exchange) -> None:
         """Count what a phase of an exchange adds."""

@@ -24,7 +24,7 @@ import zstandard
 from aiohttp import WSMsgType, web
 
 from certs.authority import LocalAuthority
-from proxy.standins.answers import Answers
+from proxy.standins.answers import Answers, Event
 from proxy.standins.faults import Fault, Faults, Kind, Where, broken_events
 
 LOOPBACK = "127.0.0.1"
@@ -91,6 +91,8 @@ class ChatGPT:
         self._names = tuple(names)
         self._runner: web.AppRunner
         self._calls = 0
+        self.realtime: list[web.WebSocketResponse] = []  # sockets, the oldest first
+        self._realtime_request: web.Request | None = None
         self._refreshes = 0
 
     @property
@@ -171,14 +173,8 @@ class ChatGPT:
             return web.json_response(_ACCOUNTS)
         if path == "/oauth/token":
             return self._token(body)
-        if path == "/backend-api/codex/realtime/calls" and request.method == "POST":
-            self._calls += 1
-            return web.Response(
-                status=201,
-                text="v=0\r\n",
-                content_type="application/sdp",
-                headers={"Location": f"/v1/realtime/calls/rtc_{self._calls}"},
-            )
+        if path in ("/backend-api/codex/realtime/calls", "/v1/realtime/calls") and request.method == "POST":
+            return self._call(request)
         if path == "/v1/realtime" and is_websocket:
             return await self._realtime_socket(request)
         return web.json_response({"detail": "Not Found"}, status=404)
@@ -245,14 +241,42 @@ class ChatGPT:
         )  # fmt: skip
         return websocket
 
+    def _call(self, request: web.Request) -> web.Response:
+        if (fault := self.faults.next(Where.CALL, in_stream=False)) is not None:
+            return self._refusal(request, fault)
+        self._calls += 1
+        return web.Response(
+            status=201,
+            text="v=0\r\n",
+            content_type="application/sdp",
+            headers={"Location": f"/v1/realtime/calls/rtc_{self._calls}"},
+        )
+
+    async def say(self, *events: Event) -> None:
+        """Say something on the realtime socket that was opened last."""
+        for event in events:
+            await self.realtime[-1].send_str(json.dumps(event))
+
+    def cut(self) -> None:
+        """Drop the realtime socket that was opened last."""
+        assert self._realtime_request is not None, "no realtime socket was opened yet"
+        _abort(self._realtime_request)
+
     async def _realtime_socket(self, request: web.Request) -> web.StreamResponse:
-        websocket = web.WebSocketResponse()
+        if (fault := self.faults.next(Where.REALTIME, in_stream=False)) is not None:
+            return self._refusal(request, fault)
+        websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES)
         await websocket.prepare(request)
+        self.realtime.append(websocket)
+        self._realtime_request = request
         await websocket.send_str(json.dumps({"type": "session.created", "session": {"id": "sess_1"}}))
         async for message in websocket:
             if message.type is WSMsgType.TEXT:
                 body = _decode(message.data.encode(), "")
                 await self._record(Received("message", "", request.raw_path, body=body, is_websocket=True))
+        await self._record(
+            Received("closed", "", request.raw_path, is_websocket=True, status=websocket.close_code)
+        )  # fmt: skip
         return websocket
 
     def _refusal(self, request: web.Request, fault: Fault) -> web.Response:

@@ -14,6 +14,8 @@ class Where(enum.StrEnum):
     POST = "post"
     ANY = "any"
     TOKEN = "token"  # POST /oauth/token
+    CALL = "call"  # POST .../realtime/calls
+    REALTIME = "realtime"  # the handshake of a realtime socket
 
 
 class Kind(enum.StrEnum):
@@ -95,7 +97,7 @@ class Faults:
     def next(self, where: Where, *, in_stream: bool) -> Fault | None:
         """The fault that hits this request, if any."""
         for fault in self._faults:
-            fits = fault.where is where or (fault.where is Where.ANY and where is not Where.TOKEN)
+            fits = fault.where is where or (fault.where is Where.ANY and where in (Where.WEBSOCKET, Where.POST))
             if fits and fault.in_stream is in_stream and fault.times != 0 and fault.spend():
                 return fault
         return None

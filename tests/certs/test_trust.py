@@ -1,11 +1,14 @@
+import os
+import re
 import ssl
 import stat
+from pathlib import Path
 
 import certifi
 import pytest
 
 from certs.authority import LocalAuthority
-from certs.trust import client_context, platform_roots, trust_also, write_bundle
+from certs.trust import MAX_BUNDLE_CHARACTERS, client_context, platform_roots, trust_also, write_bundle
 from tests.certs.handshake import HOURS, NOW, server_context, shake_hands
 
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
@@ -113,6 +116,24 @@ def test_roots_without_a_certificate_are_refused_and_no_bundle_is_left(tmp_path,
     (tmp_path / "empty.pem").write_text("nothing here\n")
     with pytest.raises(ValueError, match="holds none; set SSL_CERT_FILE"):
         write_bundle(tmp_path / "bundle.pem", tmp_path / "empty.pem", [ours.certificate_pem])
+    assert not (tmp_path / "bundle.pem").exists()
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device without an end", "a directory", "too long"])
+def test_roots_that_are_no_bundle_at_all_are_refused_at_once(tmp_path, ours, kind):
+    """A NODE_EXTRA_CA_CERTS of /dev/zero once took all memory there was, and a FIFO was waited for."""
+    odd = tmp_path / "odd"
+    if kind == "a FIFO":
+        os.mkfifo(odd)
+    elif kind == "a directory":
+        odd.mkdir()
+    elif kind == "too long":
+        with odd.open("wb") as file:
+            file.truncate(MAX_BUNDLE_CHARACTERS + 1)
+    else:
+        odd = Path("/dev/zero")
+    with pytest.raises(OSError, match=re.escape(repr(str(odd)))):
+        write_bundle(tmp_path / "bundle.pem", odd, [ours.certificate_pem])
     assert not (tmp_path / "bundle.pem").exists()
 
 

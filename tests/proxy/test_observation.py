@@ -8,7 +8,7 @@ from proxy.capture.exchange import Phase, Stamp, Transport
 from proxy.capture.observation import Observation
 from proxy.capture.redact import Redactor
 from tests.loops import on_each_loop
-from tests.proxy.origin import Origin, answering, echoing
+from tests.proxy.origin import Origin, answering, echoing, switching_protocols
 from tests.proxy.wire import RESPONSES, post, tunnel, upgrade
 
 
@@ -71,13 +71,42 @@ def test_a_websocket_ends_when_it_is_closed_with_all_its_bytes(run, stage):
                 await wire.receive_until(b"\r\n\r\n")
                 await wire.send(b"frames of mine")
                 await wire.receive_until(b"frames of mine")
-                assert [one.phase for one in watch.seen] == [Phase.DECIDED, Phase.ANSWERED]
+                assert [one.phase for one in watch.seen][:2] == [Phase.DECIDED, Phase.ANSWERED]
                 (told,) = await it.reported()
                 assert told.status == 101
             ended = await watch.wait_for(Phase.ENDED)
         assert ended.transport is Transport.WEBSOCKET and ended.stamp is Stamp.STAMPED
         assert (ended.request_bytes, ended.response_bytes) == (14, 14)
         assert watch.carried(True) == watch.carried(False) == b"frames of mine"
+        (turn,) = ended.turns
+        assert 0 < ended.first_byte_s < turn.asked_s <= turn.first_s <= turn.last_s <= ended.duration_s
+
+    run(scenario())
+
+
+@on_each_loop
+def test_how_far_the_turn_of_a_websocket_has_come_is_told_when_upstream_falls_silent(run, stage):
+    async def scenario():
+        watch, goes_on = Watch(), asyncio.Event()
+
+        async def answering_in_two(visit):
+            await visit.write(switching_protocols(await visit.head()))
+            await visit.frames()
+            await visit.write(b"beginning")
+            await goes_on.wait()
+            await visit.write(b"end")
+            await visit.frames()
+
+        async with stage(Origin(answering_in_two), observation=watch.observation()) as it, tunnel(it.proxy) as wire:
+            await wire.send(upgrade())
+            await wire.receive_until(b"\r\n\r\n")
+            await wire.send(b"a question")
+            async with watch.changed:
+                await watch.changed.wait_for(lambda: watch.seen[-1].turns and watch.seen[-1].turns[-1].first_s)
+            goes_on.set()
+            async with watch.changed:
+                await watch.changed.wait_for(lambda: watch.seen[-1].turns[-1].last_s > watch.seen[-1].turns[-1].first_s)
+            assert watch.seen[-1].phase is Phase.ANSWERED
 
     run(scenario())
 

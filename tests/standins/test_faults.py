@@ -92,3 +92,10 @@ def test_a_failed_response_ends_with_its_failure(kind):
     first, failure = broken_events(kind, EVENTS)
 
     assert first == EVENTS[0] and failure["type"] in ("response.failed", "response.incomplete", "error")
+
+
+@pytest.mark.parametrize("where", [Where.TOKEN, Where.CALL, Where.REALTIME])
+def test_a_fault_of_any_model_request_leaves_the_others_alone(where):
+    assert Faults([Fault.parse("500")]).next(where, in_stream=False) is None
+    named = Faults([Fault.parse(f"{where}:500")])
+    assert named.next(where, in_stream=False).status == 500 and named.next(Where.POST, in_stream=False) is None

@@ -13,8 +13,6 @@ from proxy.capture.redact import Redactor
 
 # What is searched at once: no search can be interrupted, and the proxy waits for it.
 WINDOW_BYTES = 16 * 1024
-# Of a body that cannot be decoded so much is kept as it travelled.
-_RAW_BYTES = 256 * 1024
 
 MISSED = "some of it was not looked at: it came faster than it could be kept"
 
@@ -55,7 +53,7 @@ class Traffic:
 
 
 class Body:
-    """A body over HTTP.
+    """A body over HTTP. Of what cannot be decoded nothing is kept: nobody can see which secrets are in it.
 
     Args:
         stem: The name of its file without the suffix, which is for the media type.
@@ -79,31 +77,23 @@ class Body:
         self.traffic = Traffic()
         self.media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         self.output = Output(folder, f"{stem}.{_suffix(self.media_type)}", limits.body_bytes)
-        self._raw_output = Output(folder, f"{stem}.raw", _RAW_BYTES)
-        self._raw = bytearray()
-        self._redactor = redactor
         self._filter = SecretFilter(redactor)
         self._told = told
         self._breathe = breathe
         self._decoder: Decoder | None = None
-        self._is_undecodable = False
-        self._may_need_raw = True
         try:
             self._decoder = Decoder(headers.get("content-encoding", ""))
-            self._may_need_raw = not self._decoder.is_plain
         except Undecodable as exc:
-            self._give_up(str(exc), undecodable=True)
+            self._give_up(str(exc))
 
     def feed(self, data: bytes) -> None:
         """Some more of it, as it travelled."""
         self.traffic.count(data)
-        decoder = self._decoder
-        if self._may_need_raw and len(self._raw) < _RAW_BYTES:
-            self._raw += data[: _RAW_BYTES - len(self._raw)]
-        if decoder is None:
+        if self._decoder is None:
             return
         try:
-            for piece in decoder.feed(data):
+            for piece in self._decoder.feed(data):
+                self._breathe()
                 for start in range(0, len(piece), WINDOW_BYTES):
                     self._keep(self._filter.feed(piece[start : start + WINDOW_BYTES]))
                     self._breathe()
@@ -111,7 +101,7 @@ class Body:
                         self._give_up(self.output.full)
                         return
         except Undecodable as exc:
-            self._give_up(str(exc), undecodable=True)
+            self._give_up(str(exc))
 
     def miss(self) -> None:
         """Not all of it gets here any more."""
@@ -124,13 +114,11 @@ class Body:
             try:
                 self._decoder.finish()
             except Undecodable as exc:
-                self._give_up(str(exc), undecodable=True)
+                self._give_up(str(exc))
         if self.output.full is None:
             self._keep(self._filter.finish())
         self.traffic.secrets = self._filter.found
         self.output.flush()
-        if self._is_undecodable and not self.traffic.secrets:
-            self._keep_raw()
 
     def as_json(self) -> dict[str, Any]:
         """For the summary."""
@@ -139,28 +127,14 @@ class Body:
             "media_type": self.media_type or None,
             "file": self.output.name if self.output.kept else None,
             "kept_bytes": self.output.kept,
-            "raw_file": self._raw_output.name if self._raw_output.kept else None,
         }
 
     def _keep(self, text: bytes) -> None:
         self.output.write(text)
         self._told(text)
 
-    def _keep_raw(self) -> None:
-        """As it travelled, unless a secret can be seen in it."""
-        looked = SecretFilter(self._redactor)
-        looked.feed(bytes(self._raw))
-        looked.finish()
-        if not looked.found:
-            self._raw_output.write(bytes(self._raw))
-            self._raw_output.flush()
-
-    def _give_up(self, problem: str, undecodable: bool = False) -> None:
+    def _give_up(self, problem: str) -> None:
         self._decoder = None
-        self._is_undecodable = undecodable
-        if not undecodable:
-            self._may_need_raw = False
-            self._raw.clear()
         self.traffic.problem = self.traffic.problem or problem
 
 

@@ -58,7 +58,7 @@ class Decoder:
         self._in = self._out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What these bytes become, in chunks.
+        """What these bytes become, in chunks; an empty one where a long time may have gone by without any.
 
         Raises:
             Undecodable: They are broken, or become too much.
@@ -86,7 +86,10 @@ class Decoder:
 
 def _through(coding: _Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
-        yield from coding.feed(piece)
+        if piece:
+            yield from coding.feed(piece)
+        else:
+            yield piece
 
 
 class _Zlib:
@@ -108,8 +111,7 @@ class _Zlib:
                 made = self._inflate.decompress(data, CHUNK_BYTES)
             except zlib.error:
                 raise Undecodable("it is no gzip or deflate stream, or a broken one") from None
-            if made:
-                yield made
+            yield made
             data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             if not data and len(made) == CHUNK_BYTES:
                 yield from self._rest()
@@ -147,8 +149,7 @@ class _Zstd:
                 made = self._frame.decompress(step)
             except zstandard.ZstdError:
                 raise Undecodable("it is no zstd stream, or a broken one, or one with too large a window") from None
-            if made:
-                yield made
+            yield made
             used = len(step) - (len(self._frame.unused_data) if self._frame.eof else 0)
             rest = rest[used:]
 

@@ -206,7 +206,9 @@ class _Carried:
         return content
 
     def _body(self, side: str, headers: tuple[tuple[str, str], ...], told: Callable[[bytes], None]) -> Body:
-        own = {name.lower(): value for name, value in headers}
+        own: dict[str, str] = {}
+        for name, value in ((name.lower(), value) for name, value in headers):
+            own[name] = f"{own[name]}, {value}" if name in own else value  # as RFC 9110 5.3 joins them
         return Body(
             self._folder, f"{self._stem}.{side}", own, self._limits, self._redactor, told, self._breathe
         )  # fmt: skip

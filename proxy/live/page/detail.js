@@ -22,9 +22,11 @@ export function showDetail(panel, one, rows, onOpen, onClose) {
     el("p", "url", `${one.method} ${one.transport === "tunnel" ? "" : "https://"}${one.host}${port(one)}${one.path}`),
     el("div", "verdict", null, [el("p", "headline", one.verdict.headline), el("p", "", one.verdict.meaning)]),
     ...one.notices.map(notice),
-    el("h3", "", "Where the time went"),
+    // Of a socket the turns are what somebody waits for.
+    ...(one.is_socket ? turns(one) : []),
+    el("h3", "", one.is_socket && one.transport === "websocket" ? "Its handshake" : "Where the time went"),
     waterfall(one),
-    ...turns(one),
+    ...(one.is_socket ? [] : turns(one)),
     ...thread(one, rows, onOpen),
     el("h3", "", "Facts"),
     facts(one),
@@ -161,7 +163,9 @@ function headers(title, fields, was) {
 
 /** The turns of a socket, or of an answer: each from its question on, in proportion to the longest. */
 function turns(one) {
-  const all = one.carried.turns;
+  // What was decoded says more than when something came.
+  const isDecoded = one.carried.turns.length > 0;
+  const all = isDecoded ? one.carried.turns : one.turns;
   if (!all.length) return [];
   const length = (turn) => turn.parts.reduce((sum, part) => sum + endOf(one, part) - part[1], 0);
   const longest = Math.max(...all.map(length), 0.001);
@@ -178,7 +182,7 @@ function turns(one) {
     ]);
   });
   return [
-    el("h3", "", "Its turns ", [el("span", "thin", "until the first output, and while the model wrote")]),
+    el("h3", "", "Its turns ", [el("span", "thin", isDecoded ? "until the first output, and while the model wrote" : "while upstream was silent, and while it answered")]),
     el("ol", "waterfall thread", null, lines, { "aria-label": "Turns that it carried" }),
   ];
 }

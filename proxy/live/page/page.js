@@ -25,6 +25,7 @@ const state = {
 const SHOWN_NOTICES = 3;
 const MOST_NOTICES = 200;
 const REFRESH_MS = 2000;
+const TOTALS_MS = 150;
 
 // What comes
 
@@ -58,12 +59,21 @@ function show(message) {
   }
   state.coverage = message.coverage;
   state.forgotten = message.forgotten;
-  showTotals();
+  if (isSnapshot) showTotals();
+  else totalsDue ||= setTimeout(showTotals, TOTALS_MS);
   if (isSnapshot || message.notices.length) showNotices();
+  if (!isSnapshot) tellNotices(message.notices);
   if (state.opened !== null && message.exchanges.some((row) => row.number === state.opened)) refreshDetail();
 }
 
-const showTotals = () => showSummary([...table.rows.values()], state.coverage, state.forgotten, state.budget);
+// To sum up two thousand requests takes longer than to show one more.
+let totalsDue = 0;
+
+function showTotals() {
+  clearTimeout(totalsDue);
+  totalsDue = 0;
+  showSummary([...table.rows.values()], state.coverage, state.forgotten, state.budget);
+}
 
 function keep(message) {
   if (message.kind === "snapshot" || !state.kept) {
@@ -107,6 +117,12 @@ function showNotices() {
   more.hidden = sorts.length <= full;
   more.textContent = state.allNotices ? "Show less" : "Show all texts";
   more.setAttribute("aria-expanded", String(state.allNotices));
+}
+
+/** For screen readers: each notice once, where the list is made anew. */
+function tellNotices(notices) {
+  for (const { title, text, advice } of notices.slice(-SHOWN_NOTICES)) at("told").append(el("p", "", `${title}: ${text} ${advice}`));
+  while (at("told").childElementCount > SHOWN_NOTICES) at("told").firstElementChild.remove();
 }
 
 /** The last of its sort; the texts of older sorts are left out. */
@@ -191,6 +207,7 @@ const STATES = {
   live: ["good", "live", ""],
   lost: ["bad", "no connection", "The connection to countersign is lost; trying again. If it was started again, open the address that it printed."],
   stopped: ["bad", "stopped", "countersign has stopped; this page shows what came until then, and goes on when it is back."],
+  full: ["bad", "too many pages", "As many pages as can follow this run; close one of them. Trying again."],
   refused: ["bad", "no access", "This page needs the token of a running countersign: open the whole address that it printed, with what stands behind the #."],
 };
 

@@ -31,13 +31,20 @@ export async function ask(path, signal) {
   return response;
 }
 
+/** Until somebody sees the page. Browsers have six connections to a host, and each page that follows takes one. */
+async function seen() {
+  while (document.hidden) await new Promise((resolve) => addEventListener("visibilitychange", resolve, { once: true }));
+}
+
 /**
- * Follow for ever. `onMessage` gets each message, `onState` one of "live", "lost" (we try again), "stopped" (the same,
- * and countersign said good-bye) and "refused" (the token is not the right one; we do not try again).
+ * Follow for ever, while the page is seen. `onMessage` gets each message, `onState` one of "live", "lost" (we try
+ * again), "stopped" (the same, and countersign said good-bye), "full" (the same, and too many pages follow) and
+ * "refused" (the token is not the right one; we do not try again).
  */
 export async function follow(onMessage, onState) {
   for (let failures = 0; ; failures++) {
     let state = "lost";
+    await seen();
     try {
       await read((message) => {
         failures = 0;
@@ -49,7 +56,9 @@ export async function follow(onMessage, onState) {
       });
     } catch (error) {
       if (error.status === 401) return onState("refused");
+      if (error.status === 503) state = "full";
     }
+    if (document.hidden) continue; // it was let go
     onState(state);
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
   }
@@ -58,6 +67,7 @@ export async function follow(onMessage, onState) {
 async function read(onMessage) {
   const controller = new AbortController();
   let timer = setTimeout(() => controller.abort(), PATIENCE_MS);
+  addEventListener("visibilitychange", () => document.hidden && controller.abort(), { signal: controller.signal });
   try {
     const response = await ask("/api/stream", controller.signal);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,7 +1,7 @@
 // The four tiles: coverage, token wait, the slowest request, what is under way.
 
 import { SLOW_MS, drawBudget } from "./table.js";
-import { PARTS, SYMBOLS, drawStack, duration, plural, setText, waited, waits } from "./words.js";
+import { PARTS, SYMBOLS, drawStack, duration, plural, setText, slowest } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -24,7 +24,7 @@ export function showSummary(rows, coverage, forgotten, budget) {
     const late = tokens.filter((ms) => ms > budget).length;
     at("token-tile").dataset.tone = late ? "bad" : "good";
     setText("token-figure", `up to ${duration(worst)}`);
-    setText("token-rest", `median ${duration(median)} · ${late || "none"} over the budget of ${budget} ms`);
+    setText("token-rest", `median ${duration(median)} · ${late || "none"} over ${budget} ms`);
     drawBudget(at("token-tile").querySelector(".track"), worst, budget);
   } else {
     at("token-tile").dataset.tone = "idle";
@@ -33,19 +33,25 @@ export function showSummary(rows, coverage, forgotten, budget) {
     setText("token-rest", `each scoped request waits for its token; the budget is ${budget} ms`);
   }
 
-  const slowest = rows.reduce((worst, row) => (row.transport !== "tunnel" && (!worst || waited(row) > waited(worst)) ? row : worst), null);
+  // What a turn is made of, as long as there is any of it: nobody waits for the rest.
+  const turns = rows.filter((row) => row.route === "responses");
+  const candidates = (turns.length ? turns : rows.filter((row) => row.transport !== "tunnel")).map(slowest);
+  const most = candidates.reduce((worst, one) => (!worst || one.ms > worst.ms ? one : worst), null);
+  setText("slow-title", turns.length ? "Slowest turn" : "Slowest request");
   const button = at("slow");
-  button.disabled = slowest === null;
-  button.dataset.number = slowest?.number ?? "";
-  if (slowest) {
-    const total = waited(slowest);
-    const [name, ms] = waits(slowest).reduce((most, one) => (one[1] > most[1] ? one : most), ["wait", 0]);
-    at("slow-tile").dataset.tone = total >= SLOW_MS ? "warn" : "idle";
-    setText("slow", `#${slowest.number} ${slowest.is_over ? "took" : "has taken"} ${duration(total)}`);
-    setText("slow-rest", total > 0 ? `${Math.round((100 * ms) / total)} % of that: ${PARTS[name][0].toLowerCase()}` : "no times are known");
-    drawStack(at("slow-stack"), slowest);
+  button.disabled = most === null;
+  button.dataset.number = most?.row.number ?? "";
+  at("slow-tile").dataset.tone = most && most.ms >= SLOW_MS ? "warn" : "idle";
+  if (most) {
+    const { row, turn, parts, ms } = most;
+    const sums = {}; // a turn waits and receives in turns
+    for (const [name, one] of parts) sums[name] = (sums[name] ?? 0) + one;
+    const [name, longest] = Object.entries(sums).reduce((longer, one) => (one[1] > longer[1] ? one : longer), ["wait", 0]);
+    const which = turn === null || (turn === 1 && row.turns.length === 1) ? `#${row.number}` : `#${row.number}, turn ${turn},`;
+    setText("slow", `${which} ${row.is_over || turn !== null ? "took" : "has taken"} ${duration(ms)}`);
+    setText("slow-rest", ms > 0 ? `${Math.round((100 * longest) / ms)} % of that: ${PARTS[name][2]}` : "no times are known");
+    drawStack(at("slow-stack"), most);
   } else {
-    at("slow-tile").dataset.tone = "idle";
     setText("slow", "–");
     setText("slow-rest", "what took its time shows here");
     at("slow-stack").replaceChildren();

@@ -1,6 +1,6 @@
 // The table: one line for each exchange, the newest first.
 
-import { SYMBOLS, TRANSPORTS, bytes, clock, drawStack, duration, el, plural, waited } from "./words.js";
+import { SYMBOLS, TRANSPORTS, bytes, clock, drawStack, duration, el, plural, slowest } from "./words.js";
 
 const MOST_ROWS = 2000;
 // What is drawn at first, and what each "more" adds: to lay out thousands of lines takes a browser seconds.
@@ -175,9 +175,9 @@ function fill(line, row) {
   cell("time").title = `#${row.number}, ${new Date(row.started_at * 1000).toISOString()}`;
   text("route", row.route ?? "–");
   text("transport", TRANSPORTS[row.transport]);
-  const [host, path] = cell("where").children;
+  const [path, host] = cell("where").children;
+  path.firstChild.textContent = row.path || `${row.host}:${row.port}`;
   host.textContent = row.path ? row.host : "";
-  path.textContent = row.path || `${row.host}:${row.port}`;
   cell("where").title = `${row.method} ${row.host}:${row.port}${row.path}`;
   const stamp = cell("stamp").firstChild;
   stamp.className = `tag ${row.tone}`;
@@ -197,7 +197,7 @@ function cells() {
     cell("time"),
     cell("route"),
     cell("transport"),
-    cell("where", el("span", "host"), el("bdi", "path")),
+    cell("where", el("span", "path", null, [el("bdi")]), el("span", "host")),
     cell("stamp", el("span", "tag")),
     cell("status"),
     cell("token", el("span", "number"), el("div", "track budget", null, [el("div")])),
@@ -238,12 +238,23 @@ export function drawBudget(track, ms, budget) {
 function times(line, row) {
   const [number, stack] = line.querySelector(".c-duration").children;
   const elapsed = row.is_over ? (row.duration_s ?? 0) * 1000 : Math.max(0, Date.now() - row.started_at * 1000);
-  const text = row.is_socket ? `⇄ ${duration(elapsed)}` : duration(elapsed);
-  number.title = row.is_socket ? "open for so long; that is no delay" : "";
-  number.textContent = row.is_over ? text : `${text} …`;
-  number.classList.toggle("running", !row.is_over);
-  // A socket's time is no delay: what its handshake took stands under First byte.
-  if (row.is_socket) stack.replaceChildren(el("div", "open whole"));
-  else drawStack(stack, row);
-  line.classList.toggle("slow", !row.is_socket && waited(row) >= SLOW_MS);
+  const most = slowest(row);
+  const tries = row.parts.find(([name]) => name === "tries");
+  let [text, title] = [duration(elapsed), ""];
+  if (most.turn !== null) {
+    text = `turn ${duration(most.ms)}`;
+    title = `turn ${most.turn}, the slowest on this socket, which is open for ${duration(elapsed)}`;
+  } else if (row.is_socket) {
+    // A socket's time is no delay: what its handshake took stands under First byte.
+    [text, title] = [`⇄ ${duration(elapsed)}`, "open for so long; that is no delay"];
+  } else if (tries) {
+    text = duration(elapsed - tries[1]);
+    title = `${duration(-tries[1])} of failed tries before it, and ${duration(elapsed)} of its own`;
+  }
+  number.title = title;
+  number.textContent = row.is_over || most.turn !== null ? text : `${text} …`;
+  number.classList.toggle("running", !row.is_over && most.turn === null);
+  if (row.is_socket && most.turn === null) stack.replaceChildren(el("div", "open whole"));
+  else drawStack(stack, most);
+  line.classList.toggle("slow", most.ms >= SLOW_MS);
 }

@@ -50,14 +50,15 @@ export const SYMBOLS = { good: "✓", bad: "✕", warn: "!", idle: "·" };
 
 export const TRANSPORTS = { websocket: "WebSocket", post: "POST", http: "HTTP", tunnel: "Tunnel" };
 
-/** What each part of a waterfall is: a name, and what happens in it. */
+/** What each part of a waterfall is: a name, what happens in it, and what somebody does who waits for it. */
 export const PARTS = {
-  connect: ["Connect", "name, TCP and TLS to upstream, before the request"],
-  token: ["Token wait", "the desktop makes the token"],
-  send: ["Request sent", "head and body on their way up"],
-  wait: ["Wait for first byte", "upstream has it and has not begun to answer"],
-  receive: ["Receive", "the answer, until its end"],
-  open: ["Open", "the connection stays open; no delay"],
+  tries: ["Failed tries", "what the agent tried before, in vain", "failed tries before it"],
+  connect: ["Connect", "name, TCP and TLS to upstream, before the request", "connecting to upstream"],
+  token: ["Token wait", "the desktop makes the token", "waiting for the token"],
+  send: ["Request sent", "head and body on their way up", "sending the request"],
+  wait: ["Wait for first byte", "upstream has it and has not begun to answer", "waiting for upstream"],
+  receive: ["Receive", "the answer, until its end", "receiving the answer"],
+  open: ["Open", "the connection stays open; no delay", "open"],
 };
 
 /** When a part ends, in ms from the request head; what is under way ends now. */
@@ -66,24 +67,34 @@ export function endOf(row, part) {
 }
 
 /** The parts that somebody waits for, as [name, ms]: a socket that stays open is none. */
-export function waits(row) {
+function waits(row) {
   return row.parts
     .filter(([name]) => name !== "open")
     .map((part) => [part[0], Math.max(0, endOf(row, part) - part[1])]);
 }
 
 /** How long it took, in ms: for a socket its handshake, for a tunnel nothing. */
-export const waited = (row) => waits(row).reduce((sum, [, ms]) => sum + ms, 0);
+const waited = (row) => waits(row).reduce((sum, [, ms]) => sum + ms, 0);
 
-/** A bar of what took the time, in proportion, put into `track`: of a socket, its handshake. */
-export function drawStack(track, row) {
-  const total = waited(row);
-  fill(track, total > 0 ? waits(row) : [["open", 1]], total || 1);
+/** What somebody waited for: the slowest turn of a socket, else the exchange; with the parts and the ms of it. */
+export function slowest(row) {
+  const own = { row, turn: null, parts: waits(row), ms: waited(row) };
+  return row.turns
+    .map((turn) => {
+      const parts = waits({ ...row, parts: turn.parts });
+      return { row, turn: turn.number, parts, ms: parts.reduce((sum, [, ms]) => sum + ms, 0) };
+    })
+    .reduce((most, one) => (one.ms > most.ms ? one : most), own);
 }
 
-/** The same with the time that a socket is open; connecting, which was before, is left out. */
+/** A bar of what took the time, in proportion, put into `track`. */
+export function drawStack(track, { parts, ms }) {
+  fill(track, ms > 0 ? parts : [["open", 1]], ms || 1);
+}
+
+/** The same with the time that a socket is open; what was before the request is left out. */
 export function drawParts(track, row) {
-  const parts = row.parts.filter(([name]) => name !== "connect").map((part) => [part[0], Math.max(0, endOf(row, part) - part[1])]);
+  const parts = row.parts.filter((part) => part[1] >= 0).map((part) => [part[0], Math.max(0, endOf(row, part) - part[1])]);
   fill(track, parts, parts.reduce((sum, [, ms]) => sum + ms, 0));
 }
 

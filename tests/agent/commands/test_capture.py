@@ -55,10 +55,20 @@ def model_request(base, **facts):
 # Usage
 
 
+@pytest.mark.parametrize("words", [("list",), ("show", "last"), ("har", "last"), ("follow",)])
+def test_an_output_that_cannot_be_written_is_told_in_one_line(base, words):
+    """It was a traceback."""
+    captured(base, *phases())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([COUNTERSIGN, "capture", *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"countersign capture {words[0]}: cannot go on: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([], "name what to do, list, show, follow, har, diff, prune; found none"),
+        ([], "name what to do, list, show, follow, har, diff or prune; found none"),
         (["bogus"], "found 'bogus'"),
         (["list", "--captures", "/no/such"], "--captures '/no/such' is no directory"),
     ],

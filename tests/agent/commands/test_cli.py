@@ -55,6 +55,26 @@ def test_a_bad_option_ends_with_code_2(command, option):
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["verify", "--offlin", "--", "true"], "did you mean --offline? "),
+        (["wrap", "--reprot=x", "--", "true"], "did you mean --report? "),
+        (["capture", "list", "--jsn"], "did you mean --json? "),
+        (["proxy", "--zzz"], "--zzz; `"),
+        (["live", "one", "two"], "two; `"),
+    ],
+)
+def test_an_unknown_option_is_told_what_may_have_been_meant_and_where_all_are_listed(typed, meant):
+    """It was told that it is unrecognized, and nothing more."""
+    done = subprocess.run([COUNTERSIGN, *typed], capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 2 and meant in done.stderr and ("did you mean" in meant) is ("did you mean" in done.stderr)
+    )
+    command = " ".join(typed[:2]) if typed[0] == "capture" else typed[0]
+    assert done.stderr.endswith(f"`countersign {command} --help` lists the options\n")
+
+
+@pytest.mark.parametrize(
     ("option", "there_are"), [("--stamp", "'always', 'missing', 'never'"), ("--on-failure", "'send', 'refuse'")]
 )
 def test_a_bad_choice_is_told_what_can_be_typed(option, there_are):
@@ -62,6 +82,31 @@ def test_a_bad_choice_is_told_what_can_be_typed(option, there_are):
     done = subprocess.run([COUNTERSIGN, "proxy", option, "bad"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"invalid choice: 'bad' (choose from {there_are})" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full, which is always full, is Linux's")
+@pytest.mark.parametrize("arguments", [["--version"], ["verify-token", "--help"]])
+def test_what_cannot_be_printed_is_told_in_a_line_with_code_1(arguments):
+    """Python ended with 120 and a traceback, or with 0."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([COUNTERSIGN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "countersign: cannot write to stdout: No space left on device\n")
+
+
+def test_a_reader_that_had_enough_is_not_complained_of():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([COUNTERSIGN, "--help"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_is_meant_for_a_stderr_that_was_closed_does_not_come_out_of_stdout():
+    """print() takes no stream for stdout, where a desktop would read it."""
+    for command, code in (("bogus", 2), ("--version", 0)):
+        script = f'exec "$0" {command} 2>&-'
+        done = subprocess.run(["sh", "-c", script, COUNTERSIGN], capture_output=True, text=True, check=False)
+        assert done.returncode == code and done.stdout.startswith("countersign ") is (code == 0)
 
 
 @pytest.mark.parametrize("command", [["demo"], ["standin", "chatgpt"], ["standin", "desktop"]])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 
@@ -171,6 +172,12 @@ def test_what_was_typed_is_not_shown_in_an_error(capsys, arguments):
     assert code in (1, 2) and out == "" and err and "canary" not in err
 
 
+def test_an_option_that_was_mistyped_is_told_which_one_may_have_been_meant(capsys):
+    code, _, err = run_decode(capsys, "--revael", "canary")
+    assert code == 2 and "did you mean --reveal? `countersign decode --help` lists the options" in err
+    assert "revael" not in err and "canary" not in err
+
+
 def test_the_header_comes_by_stdin_with_and_without_a_dash():
     async def scenario():
         for arguments in ([], ["-"]):
@@ -191,6 +198,23 @@ def test_what_a_token_wrote_does_not_steer_the_terminal(capsys):
     for options in ([], ["--reveal"], ["--json", "--reveal"]):
         _, out, _ = run_decode(capsys, token, *options)
         assert "\x1b" not in out and "\x9b" not in out
+
+
+@pytest.mark.parametrize("content", [b'{"a":1e999,"b":[-1e999]}', b'{"a":NaN}', b"\x82\xf9\x7e\x00\xf9\x7c\x00"])
+def test_json_is_json_whatever_numbers_a_token_holds(capsys, content):
+    token = "v1." + base64.urlsafe_b64encode(content).decode()
+    _, out, _ = run_decode(capsys, token, "--json", "--reveal")
+    json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full, which is always full, is Linux's")
+def test_a_shape_that_cannot_be_printed_is_told_with_code_2():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [COUNTERSIGN, "decode", "v1.abcd"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2 and "decode: the shape cannot be printed: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_it_starts_without_what_only_verifying_needs():

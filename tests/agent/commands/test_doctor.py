@@ -4,7 +4,9 @@ import asyncio
 import datetime as dt
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -166,6 +168,27 @@ def test_where_nothing_can_be_written_the_trial_is_a_problem_and_the_rest_is_tol
     assert about(findings, "home") and about(findings, "versions")
 
 
+OFFLINE = ["unshare", "--user", "--map-root-user", "--net"]
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*OFFLINE, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="no unshare(1), or none that a user may make a network namespace with",
+)
+def test_a_machine_without_its_loopback_interface_is_told_so_and_its_sandbox_is_looked_at(patient):
+    """It was told to make room in the temporary directory, and nothing of the sandbox."""
+
+    async def scenario():
+        command = [*OFFLINE, COUNTERSIGN, "doctor", "--json"]
+        return await finish(*command, environment=patient.environment, cwd=patient.home.parent)
+
+    findings = json.loads(play(scenario()).stdout)["findings"]
+    (trial,) = about(findings, "route")
+    assert trial["level"] == "problem" and "bring the loopback interface up" in trial["advice"]
+    assert about(findings, "sandbox")
+
+
 def test_a_working_directory_that_was_removed_is_no_obstacle(patient, tmp_path):
     async def scenario():
         gone = tmp_path / "gone"
@@ -229,11 +252,13 @@ def test_the_command_has_a_home_of_its_own_and_the_users_stays_as_it_was(patient
     before = {path.name: path.read_bytes() for path in patient.home.iterdir()}
     script = (
         "import os, pathlib, sys; home = pathlib.Path(os.environ['CODEX_HOME']);"
-        "print(sorted(path.name for path in home.iterdir()), 'COUNTERSIGN_CREDENTIALS' in os.environ, file=sys.stderr);"
+        "print(sorted(path.name for path in home.iterdir()), file=sys.stderr);"
+        "print({'COUNTERSIGN_CREDENTIALS', 'COUNTERSIGN_METRICS_TOKEN'} & set(os.environ), file=sys.stderr);"
         "(home / 'auth.json').write_text('refreshed')"
     )
-    done = play(patient.examined("-v", "--", PYTHON, "-c", script, COUNTERSIGN_CREDENTIALS="me:correct-horse"))
-    assert "['.env', 'auth.json'] False" in done.stderr
+    ours = {"COUNTERSIGN_CREDENTIALS": "me:correct-horse", "COUNTERSIGN_METRICS_TOKEN": "correct-horse"}
+    done = play(patient.examined("-v", "--", PYTHON, "-c", script, **ours))
+    assert "['.env', 'auth.json']\nset()\n" in done.stderr
     assert {path.name: path.read_bytes() for path in patient.home.iterdir()} == before
 
 
@@ -250,11 +275,17 @@ def test_a_signal_ends_it_with_its_command_and_leaves_nothing_behind(patient, tm
     async def scenario():
         ready = tmp_path / "ready"
         os.mkfifo(ready)
+        reading = os.open(ready, os.O_RDWR | os.O_NONBLOCK)  # a thread that opens it waits for a writer without end
+        readable = asyncio.Event()
+        asyncio.get_running_loop().add_reader(reading, readable.set)
         process = await asyncio.create_subprocess_exec(
             COUNTERSIGN, "doctor", "--", "sh", "-c", f"echo $$ > {ready}; exec sleep 600",
             env=patient.environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        pid = int(await asyncio.to_thread(ready.read_text))
+        await readable.wait()
+        pid = int(os.read(reading, 100))
+        asyncio.get_running_loop().remove_reader(reading)
+        os.close(reading)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 128 + signal.SIGTERM
         with pytest.raises(ProcessLookupError):

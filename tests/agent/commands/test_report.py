@@ -5,7 +5,7 @@ import io
 import pytest
 
 from agent.commands.report import print_coverage, print_table
-from proxy.capture.coverage import Coverage, CoverageRow
+from proxy.capture.coverage import Coverage, CoverageRow, FailedConnection
 
 
 def said(**counts):
@@ -36,6 +36,13 @@ def said(**counts):
 )
 def test_one_line_says_what_the_table_means(counts, line):
     assert said(**counts) == line
+
+
+def test_connections_that_came_to_nothing_are_told_with_the_reason():
+    failed = FailedConnection("chatgpt.com:443", "the upstream connection to 127.0.0.1:9 failed: refused", 2)
+    assert said(failed=(failed,)) == (
+        "2 × a connection to chatgpt.com:443 came to nothing: the upstream connection to 127.0.0.1:9 failed: refused"
+    )
 
 
 def test_a_sentence_is_not_broken_where_nobodys_screen_ends(monkeypatch):

@@ -22,6 +22,8 @@ def of_lines(*lines, own_port=0):
         (HomeFacts("/h", mode=0o775), Level.WARNING),
         (HomeFacts("/h", mode=0o777), Level.PROBLEM),
         (HomeFacts("/h", is_ours=False), Level.WARNING),
+        (HomeFacts("/h", may_write=False), Level.PROBLEM),
+        (HomeFacts("/h", is_ours=False, may_write=False), Level.PROBLEM),
         (HomeFacts("/h", exists=False), Level.NOTE),
         (HomeFacts("/h", "is no directory", exists=False), Level.PROBLEM),
     ],

@@ -1,5 +1,6 @@
 """Facts about this machine, and of files that are not what they should be."""
 
+import contextlib
 import datetime as dt
 import os
 import socket
@@ -86,30 +87,28 @@ def test_a_file_that_is_far_too_long_is_not_read(pem):
     assert "longer than" in pem(b"x" * (machine.MAX_FILE_BYTES + 1)).problem
 
 
-@pytest.fixture
-def seen_by_a_user():
-    """Looks at a file of this mode as a user: root, who may read everything, is nobody for a while."""
-
-    def look(mode):
-        mine = os.geteuid()
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "ca.pem"
-            path.write_bytes(authority().certificate_pem)
-            path.chmod(mode)
-            path.parent.chmod(0o755)
-            if mine == 0:
-                os.seteuid(65534)
-            try:
-                return machine.trust_file(str(path))
-            finally:
-                os.seteuid(mine)
-
-    return look
+@contextlib.contextmanager
+def a_user():
+    """A directory of a user, who we are meanwhile: root, who may read and write everything, is nobody for a while."""
+    mine = os.geteuid()
+    user = mine or 65534
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, user, -1)
+        os.seteuid(user)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(mine)
+            Path(directory).chmod(0o700)
 
 
-def test_a_file_that_may_not_be_read_says_so(seen_by_a_user):
-    assert "Permission denied" in seen_by_a_user(0o000).problem
-    assert seen_by_a_user(0o444).problem == ""
+def test_a_file_that_may_not_be_read_says_so():
+    with a_user() as directory:
+        path = directory / "ca.pem"
+        path.write_bytes(authority().certificate_pem)
+        assert machine.trust_file(str(path)).problem == ""
+        path.chmod(0o000)
+        assert "Permission denied" in machine.trust_file(str(path)).problem
 
 
 def test_only_variables_that_are_set_are_looked_at(tmp_path):
@@ -130,6 +129,14 @@ def test_a_home_that_is_there_has_its_mode(tmp_path):
     tmp_path.chmod(0o775)
     facts = machine.home_facts({"CODEX_HOME": str(tmp_path)})
     assert (facts.problem, facts.mode, facts.is_ours) == ("", 0o775, True)
+
+
+def test_a_home_that_may_not_be_written_says_so():
+    with a_user() as directory:
+        assert machine.home_facts({"CODEX_HOME": str(directory)}).may_write is True
+        directory.chmod(0o555)
+        facts = machine.home_facts({"CODEX_HOME": str(directory)})
+        assert facts.may_write is False and facts.problem == ""
 
 
 @pytest.mark.parametrize(("name", "problem"), [("missing", "does not exist"), ("file", "is no directory")])

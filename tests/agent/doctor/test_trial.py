@@ -214,7 +214,7 @@ def test_what_is_no_proxy_of_ours_is_told_apart(run, answer, listening):
 
 def test_a_command_is_watched_to_its_end(run):
     async def scenario():
-        ran = await run_watched([sys.executable, "-c", "exit(3)"], os.environ, 30.0, 1, subprocess.DEVNULL)
+        ran = await run_watched([sys.executable, "-c", "exit(3)"], os.environ, 30.0, subprocess.DEVNULL)
         assert (ran.not_started, ran.code, ran.past) == ("", 3, ())
 
     run(scenario())
@@ -222,14 +222,14 @@ def test_a_command_is_watched_to_its_end(run):
 
 def test_a_command_that_does_not_end_has_no_code(run):
     async def scenario():
-        ran = await run_watched(["sleep", "600"], os.environ, 0.3, 1, subprocess.DEVNULL)
+        ran = await run_watched(["sleep", "600"], os.environ, 0.3, subprocess.DEVNULL)
         assert (ran.not_started, ran.code) == ("", None)
 
     run(scenario())
 
 
 def test_a_command_that_is_not_there_was_not_started(run):
-    ran = run(run_watched(["no-such-program"], os.environ, 1.0, 1, subprocess.DEVNULL))
+    ran = run(run_watched(["no-such-program"], os.environ, 1.0, subprocess.DEVNULL))
     assert ran.not_started == "not found on PATH"
 
 

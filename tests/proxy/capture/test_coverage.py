@@ -91,13 +91,15 @@ exchanges = st.builds(
     st.sampled_from([POST, UNSCOPED, REFUSED, TUNNEL]),
     stamp=st.sampled_from(Stamp),
     attestation=st.none() | st.sampled_from(AttestationStatus),
+    error=st.none() | st.sampled_from(["no answer", "no address"]),
 )
 
 
 @given(st.lists(exchanges))
 def test_every_exchange_is_counted_exactly_once(some):
     coverage = counted(*some)
-    assert coverage.scoped + coverage.out_of_scope + coverage.refused + coverage.tunnels == len(some)
+    failed = sum(one.connections for one in coverage.failed)
+    assert coverage.scoped + coverage.out_of_scope + coverage.refused + coverage.tunnels + failed == len(some)
     assert sum(row.requests for row in coverage.rows) == coverage.scoped
     assert coverage.attested <= coverage.scoped
 
@@ -110,5 +112,6 @@ def test_it_can_be_written_as_json():
         "out_of_scope": 0,
         "refused": 0,
         "tunnels": 0,
+        "failed": [],
         "complete": True,
     }

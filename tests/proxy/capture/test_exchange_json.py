@@ -1,28 +1,22 @@
 """Exchanges survive being written down."""
 
+import dataclasses
 import json
 
 import pytest
 
-from proxy.attestation import AttestationStatus
-from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
+from proxy.capture.exchange import Phase, SocketTurn
 from proxy.capture.exchange_json import exchange_as_json, exchange_from_json
+from tests.proxy.capture.test_coverage import POST
 
-FULL = Exchange(
+FULL = dataclasses.replace(
+    POST,
     number=7,
     started_at=1.5,
-    transport=Transport.POST,
-    host="chatgpt.com",
-    port=443,
-    method="POST",
-    path="/backend-api/codex/responses",
-    route="responses",
-    stamp=Stamp.STAMPED,
-    attestation=AttestationStatus.OK,
-    token_bytes=9,
     status=200,
     phase=Phase.ANSWERED,
     request_headers=(("accept", "*/*"),),
+    turns=(SocketTurn(1, 2.0, 3.0, 4.5, 3.5, 4.0), SocketTurn(2, 9.0)),
 )
 
 
@@ -35,8 +29,13 @@ def test_what_a_later_version_may_add_is_ignored():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"transport": "pigeon"}, {"attestation": 99}, {"request_headers": 5}, {"request_headers": [["a"]]}]
-)
+    "wrong",
+    [
+        {"transport": "pigeon"}, {"attestation": 99}, {"request_headers": 5}, {"request_headers": [["a"]]},
+        {"turns": 5}, {"turns": [5]}, {"turns": [{}]}, {"turns": [{"number": 1, "asked_s": "pigeon"}]},
+        {"turns": [{"number": 1, "asked_s": float("nan")}]}, {"turns": [{"number": 1, "asked_s": None}]},
+    ],
+)  # fmt: skip
 def test_what_is_no_exchange_is_refused_without_its_values(wrong):
     with pytest.raises(ValueError, match="not an exchange: ") as caught:
         exchange_from_json({**exchange_as_json(FULL), **wrong})

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
@@ -139,3 +141,23 @@ def test_bodies_leave_room_for_lines(base):
     assert folder.append_body("0001.request.json", b"x" * 700, fresh=True)
     folder.append([b"y" * 100])
     folder.close()
+
+
+def test_a_folder_that_cannot_be_completed_is_taken_away(base):
+    """Each start on a full disk left a folder that nobody could read."""
+    script = f"""
+import resource, sys
+from pathlib import Path
+sys.path[:] = {sys.path!r}
+from proxy.capture.folder import CaptureUnavailable, RunFolder
+from proxy.capture.limits import Limits
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    RunFolder.create(Path({str(base)!r}), "run", {{}}, False, Limits(), 0.0)
+except CaptureUnavailable as exc:
+    print(exc)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "No space left on device; name another directory" in done.stdout
+    assert list(base.iterdir()) == []

@@ -4,16 +4,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from proxy.capture.coverage import Coverage, CoverageRow
+from proxy.capture.coverage import Coverage, CoverageRow, FailedConnection
 from proxy.capture.proof import EXPECTABLE, Bypass, Proof, parse_expected
 
 OK = CoverageRow("responses", "websocket", "ok", 3)
 
 
-def coverage(*rows, tunnels=0):
+def coverage(*rows, tunnels=0, refused=0, failed=()):
     scoped = sum(row.requests for row in rows)
     attested = sum(row.requests for row in rows if row.outcome in ("ok", "native ok"))
-    return Coverage(rows, scoped, attested, out_of_scope=2, refused=0, tunnels=tunnels)
+    return Coverage(rows, scoped, attested, 2, refused, tunnels, failed)
 
 
 def test_a_run_whose_scoped_requests_all_carried_a_token_holds():
@@ -25,6 +25,7 @@ def test_a_run_whose_scoped_requests_all_carried_a_token_holds():
     [
         (Proof(coverage()), "no scoped request came through the proxy"),
         (Proof(coverage(OK), ("post",)), "expected post (responses by post), and none came"),
+        (Proof(coverage(OK, refused=2)), "2 × refused by the proxy before a route could be told"),
         (Proof(coverage(OK), command_code=3), "the command ended with code 3"),
         (Proof(coverage(OK), bypasses=(Bypass("codex (1)", "192.0.2.1:443", True),)), "codex (1) connected to 192"),
         *(
@@ -51,6 +52,14 @@ def test_it_does_not_hold_and_says_why(proof, reason):
 def test_a_connection_elsewhere_is_told_of_and_no_reason():
     proof = Proof(coverage(OK), bypasses=(Bypass("git (1)", "192.0.2.1:22", False),))
     assert proof.holds and proof.as_json()["bypasses"][0]["address"] == "192.0.2.1:22"
+
+
+def test_a_connection_that_came_to_nothing_is_told_of_and_no_reason():
+    """No request was on it; the agent may well have got through by the next one."""
+    proof = Proof(coverage(OK, failed=(FailedConnection("chatgpt.com:443", "no answer", 2),)))
+    assert proof.holds and list(proof.as_json()["coverage"]["failed"]) == [
+        {"target": "chatgpt.com:443", "reason": "no answer", "connections": 2}
+    ]
 
 
 def test_native_tokens_count():

@@ -22,6 +22,7 @@ def shown(name, value, key=KEY):
         "chatgpt-account-id",
         "x-new-header",
         "Proxy-Authorization",
+        "Sec-WebSocket-Protocol",  # browsers, which can set no other header there, put API keys into it
     ],
 )
 def test_a_value_that_is_not_known_to_be_harmless_is_not_shown(name):
@@ -53,7 +54,34 @@ def test_of_an_envelope_the_status_is_shown_and_the_token_is_not():
 
 def test_a_query_is_not_shown():
     assert shown("location", "https://a/b?code=canary").startswith("https://a/b?[redacted ")
-    assert shown(":path", "/a?code=canary") == "/a"
+    assert shown(":path", "/a?code=canary").startswith("/a?[redacted ")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://a/b#access_token=canary",
+        "https://me:canary@a/b",
+        "//canary@a",
+        "https:canary@a",
+        "/b#?canary",
+        "/b?#canary",
+    ],
+)
+def test_of_an_address_neither_the_fragment_nor_credentials_are_shown(address):
+    for name in ("Location", "Referer", "Origin", ":path"):
+        assert "canary" not in shown(name, address)
+
+
+def test_an_address_without_secrets_is_shown_whole():
+    assert shown("Location", "https://a:8443/@scope/b:c") == "https://a:8443/@scope/b:c"
+
+
+def test_a_folded_line_is_not_shown():
+    """A Host header with a second line held the credentials of that line."""
+    for name in ("Host", "Referer"):
+        assert "canary" not in shown(name, "a\r\n Authorization: Bearer canary")
+        assert "canary" not in shown(name, "a\n Authorization: Bearer canary")
 
 
 def test_what_could_steer_a_terminal_is_escaped():

@@ -3,15 +3,16 @@
 import contextlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxy.capture.log import CaptureLog
 from proxy.capture.observation import Piece
 from tests.proxy.live.exchanges import POST, SOCKET, answered, decided
 
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"type": "response.created", "response": {"id": "resp_1"}},
     {"type": "response.output_text.delta", "delta": "Hel"},
     {"type": "response.output_text.delta", "delta": "lo"},
@@ -30,25 +31,26 @@ def captured(base: Path, *, bodies: bool = False) -> Iterator[CaptureLog]:
         log.close()
 
 
-def post_with_events(log: CaptureLog) -> None:
-    """Exchange 1: a POST and its answer of EVENTS."""
+def post_with_events(log: CaptureLog, events: Sequence[Mapping[str, Any]] = EVENTS) -> None:
+    """Exchange 1: a POST and its answer."""
     head = replace(POST, request_headers=(("content-type", "application/json"),))
     log.changed(replace(decided(head), request_headers=head.request_headers))
     log.piece(Piece(1, True, b'{"model": "a-model", "input": "hello"}'))
     log.changed(answered(head))
-    for event in EVENTS:
+    for event in events:
         log.piece(Piece(1, False, f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()))
     log.changed(head)
 
 
-def socket_with_turn(log: CaptureLog) -> None:
-    """Exchange 1: a WebSocket that carries one question and EVENTS."""
-    log.changed(decided(SOCKET))
-    log.changed(answered(replace(SOCKET, response_headers=())))
-    log.piece(Piece(1, True, _frame(json.dumps({"type": "response.create", "model": "a-model"}), True)))
+def socket_with_turn(log: CaptureLog, number: int = 1) -> None:
+    """A WebSocket that carries one question and EVENTS."""
+    socket = replace(SOCKET, number=number)
+    log.changed(decided(socket))
+    log.changed(answered(replace(socket, response_headers=())))
+    log.piece(Piece(number, True, _frame(json.dumps({"type": "response.create", "model": "a-model"}), True)))
     for event in EVENTS:
-        log.piece(Piece(1, False, _frame(json.dumps(event), False)))
-    log.changed(SOCKET)
+        log.piece(Piece(number, False, _frame(json.dumps(event), False)))
+    log.changed(socket)
 
 
 def _frame(text: str, masked: bool) -> bytes:

@@ -63,3 +63,20 @@ def decided(exchange: Exchange) -> Exchange:
 def answered(exchange: Exchange) -> Exchange:
     """As it was told of when its answer began."""
     return replace(exchange, phase=Phase.ANSWERED, duration_s=exchange.first_byte_s)
+
+
+# Several sorts, as a page shows them.
+UNSTAMPED = replace(POST, stamp=Stamp.ABSENT, attestation=None, token_bytes=0, waited_s=None, thread_id=None)
+LATE = replace(POST, waited_s=0.24, sent_s=0.25)
+REFUSED_426 = replace(SOCKET, status=426, duration_s=0.2)
+# A turn that was slow because its upgrades failed, and then because upstream was.
+SLOW = [
+    numbered(REFUSED_426, 1),
+    numbered(replace(SOCKET, status=None, first_byte_s=None, duration_s=15.0, error="Client disconnected."), 2),
+    numbered(replace(POST, first_byte_s=9.05, duration_s=10.0), 17),
+]
+SORTS = [
+    numbered(POST, 1), numbered(answered(SOCKET), 2), numbered(OTHER, 3, path="/backend-api/codex/models"),
+    numbered(TUNNEL, 4, host="ab.chatgpt.com"), numbered(UNSTAMPED, 5), numbered(replace(LATE, status=429), 6),
+    numbered(replace(POST, attestation=AttestationStatus.TIMEOUT, waited_s=0.1002), 7), numbered(decided(POST), 8),
+]  # fmt: skip

@@ -1,7 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from proxy import gate
 from proxy.attestation import AttestationStatus
 from proxy.capture.exchange import Phase, Stamp
 from proxy.live import notices
@@ -75,6 +77,20 @@ def test_what_went_wrong_is_told_with_its_number_and_with_what_to_do(exchange, k
 )
 def test_what_is_within_the_rules_is_not_told(exchange):
     assert told(exchange) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "severity", "advice"),
+    [
+        ("the client broke off TLS: The client disconnected.", Severity.WARNING, "countersign doctor"),
+        ("the upstream connection failed: timed out", Severity.PROBLEM, "no request was on it"),
+    ],
+)
+def test_a_connection_that_came_to_nothing_is_told_with_its_side(error, severity, advice):
+    (found,) = told(replace(TUNNEL, error=error))
+    assert (found.kind, found.severity, found.title) == (Kind.BROKEN, severity, "Connection came to nothing")
+    assert found.text == f"A tunnel to chatgpt.com came to nothing: {error.rstrip('.')}." and advice in found.advice
+    assert f'f"{notices._CLIENT_BROKE_OFF}: ' in Path(gate.__file__).read_text("utf-8")
 
 
 def test_each_status_that_an_upgrade_may_get_has_its_own_advice():

@@ -6,6 +6,9 @@ import pytest
 from aiohttp import web
 from playwright.async_api import expect
 
+from proxy.live.server import LivePage
+from proxy.live.source import CaptureSource
+from tests.proxy.live.captures import captured, post_with_events
 from tests.proxy.live.chromium import NO_ACCESS
 from tests.proxy.live.exchanges import POST, numbered
 from tests.proxy.live.pages import row, rows, served
@@ -33,6 +36,24 @@ def test_hostile_text_stays_text_wherever_it_stands(chromium):
             assert await tab.evaluate("window.hacked") is None
             assert await tab.locator("img").count() == 0
             assert await tab.locator("script").count() == 1
+
+    chromium.play(scenario())
+
+
+def test_what_the_model_says_stays_text(chromium, tmp_path):
+    async def scenario():
+        delta = {"type": "response.output_text.delta", "delta": HOSTILE}
+        ended = {"type": "response.completed", "response": {"id": HOSTILE, "model": HOSTILE}}
+        with captured(tmp_path, bodies=True) as log:
+            post_with_events(log, [{"type": HOSTILE}, delta, ended])
+        async with CaptureSource(tmp_path, None) as source, LivePage(source) as page, chromium.tab(page.url) as tab:
+            await row(tab, 1).click()
+            detail = tab.locator("#detail")
+            await expect(detail.locator(".events code").first).to_contain_text("request body")
+            await expect(detail.locator(".events")).to_contain_text(HOSTILE)
+            await expect(detail.locator(".thread")).to_contain_text(HOSTILE)  # the model's name
+            assert await tab.evaluate("window.hacked") is None
+            assert await tab.locator("img").count() == 0
 
     chromium.play(scenario())
 

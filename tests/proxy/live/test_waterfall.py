@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.capture.exchange import Phase, Stamp, Transport
-from proxy.live.waterfall import Part, duration_text, verdict, waterfall
+from proxy.capture.exchange import Phase, SocketTurn, Stamp, Transport
+from proxy.live.waterfall import Part, duration_text, turn_spans, turns_of, verdict, waterfall
 from tests.proxy.live.exchanges import POST, SOCKET, TUNNEL, answered, decided
 
 
@@ -82,10 +82,67 @@ def test_the_verdict_names_what_took_the_time(facts, headline, meaning):
     assert meaning in found.meaning
 
 
+def test_of_a_tunnel_only_that_it_came_to_nothing_is_told():
+    assert verdict(TUNNEL).headline == "A tunnel to another host"
+    found = verdict(replace(TUNNEL, error="the client broke off TLS: unknown authority."))
+    assert found.headline == "This connection came to nothing"
+    assert found.meaning == "No request was on it: the client broke off TLS: unknown authority."
+
+
 def test_the_verdict_of_a_socket_is_about_its_handshake():
     found = verdict(SOCKET)
     assert found.headline == "Waiting for the first byte: 75 % of the 200 ms that the handshake took"
     assert "--bodies" in found.meaning
+
+
+@pytest.mark.parametrize(
+    ("turns", "headline", "meaning"),
+    [
+        ([SocketTurn(1, 1.0, 9.0, 11.0)], "Its only turn took 10.0 s; for 80 % of it nothing came", "was thinking"),
+        ([SocketTurn(1, 1.0, 2.0, 11.0)], "Its only turn took 10.0 s; for 10 % of it nothing came", "a long answer"),
+        (
+            [SocketTurn(1, 1.0, 2.0, 11.0, 3.0, 10.0)],
+            "Its only turn took 10.0 s; for 80 % of it nothing",
+            "was thinking",
+        ),
+        (
+            [SocketTurn(7, 1.0, 2.0, 9.0), SocketTurn(8, 20.0, 21.0, 22.0)],
+            "Its slowest turn, number 7, took 8.00 s",
+            "",
+        ),
+        ([SocketTurn(1, 1.0, 1.01, 1.05)], "Waiting for the first byte: 75 % of the 200 ms that the hand", "below"),
+    ],
+)
+def test_the_verdict_of_a_socket_with_turns_is_about_the_slowest(turns, headline, meaning):
+    found = verdict(replace(SOCKET, turns=tuple(turns)))
+    assert found.headline.startswith(headline)
+    assert meaning in found.meaning
+
+
+def test_a_turn_without_an_answer_waits_until_the_socket_ends():
+    waiting = replace(answered(SOCKET), turns=(SocketTurn(1, 1.0),))
+    assert verdict(waiting).headline == "Turn 1 waits for upstream"
+    over = replace(SOCKET, turns=waiting.turns)
+    assert verdict(over).headline == "Its only turn took 59.0 s; for 100 % of it nothing came from upstream"
+
+
+def test_failed_tries_stand_before_the_connection_and_are_named():
+    found = [(str(span.part), span.start_s, span.end_s) for span in waterfall(replace(POST, connect_s=0.2), 7.0)]
+    assert found[:2] == [("tries", -7.0, -0.2), ("connect", -0.2, 0.0)]
+    told = verdict(POST, 7.0)
+    assert told.headline == "Tries that failed before it: 70 % of the 10.0 s that the turn took"
+    assert "under its thread" in told.meaning
+
+
+@given(st.builds(SocketTurn, st.just(1), *[st.floats(0, 1e6)] * 5), st.floats(0, 1e6))
+def test_whatever_a_file_says_of_a_turn_its_parts_are_in_order(turn, ended_s):
+    for odd in (turn, replace(turn, first_s=None)):
+        found = turn_spans(odd, ended_s)
+        for one, next_one in zip(found, found[1:], strict=False):
+            assert one.end_s == next_one.start_s
+        assert all(one.start_s <= one.end_s for one in found)
+    assert verdict(replace(SOCKET, turns=(turn,))).headline
+    assert len(turns_of(replace(SOCKET, turns=(turn, turn)))) == 2
 
 
 def test_what_is_under_way_is_told_without_a_verdict_on_its_time():

@@ -59,6 +59,13 @@ def test_a_post_after_a_refused_websocket_of_the_same_thread_is_a_fallback():
     assert "countersign_fallbacks_total" not in counted(exchange(1, **{**refused, "status": 101}), exchange(2))
 
 
+def test_what_upstream_answers_makes_no_series_without_end():
+    odd = [exchange(number, status=status) for number, status in enumerate((500, 600, 777, 999, None))]
+    name = 'countersign_failed_requests_total{route="responses",status="%s",transport="post"}'
+    found = counted(*odd)
+    assert [found[name % status] for status in ("500", "other", "none")] == [1, 3, 1]
+
+
 def test_the_bytes_of_a_tunnel_count_when_it_is_closed():
     found = counted(tunnel(1, Phase.DECIDED), tunnel(1, request_bytes=5, response_bytes=7))
     assert found['countersign_tunnel_bytes_total{direction="sent"}'] == 5

@@ -116,3 +116,11 @@ def test_a_zstd_frame_that_wants_a_large_window_is_refused():
     large = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(Undecodable, match="too large a window"):
         decoded("zstd", large.compress(TEXT) + large.flush(), 10**9)
+
+
+@pytest.mark.parametrize("coding", ["zstd", "gzip", "deflate"])
+def test_others_come_to_their_turn_in_a_body_of_many_empty_parts(coding):
+    """Nothing came out of them, so that a quarter of a second went by in one go for each 64 KiB."""
+    part = ENCODED[coding](b"")
+    assert sum(1 for _ in Decoder(coding).feed(part * 1000)) >= 1000 * len(part) / 128
+    assert b"".join(Decoder(coding).feed(part * 1000)) == b""
