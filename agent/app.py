@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agent.core.session import Core
     from agent.model.endpoint import ProxyEndpoint
     from agent.model.http import HttpClient
+    from agent.model.realtime import RealtimeService
     from agent.rpc.login_methods import LoginMethods
     from agent.sandbox.run import Runner
 
@@ -116,14 +117,18 @@ class App:
         """Serve one more connection until it ends."""
         await self._server.serve(stream)
 
+    async def end_turns(self) -> None:
+        """Stop turns, and tell their clients."""
+        if self._core is not None:
+            await self._core.aclose()
+
     async def aclose(self) -> None:
         """Stop turns, close sockets, stop the proxy; in this order."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
         self._give_up("the app-server is ending")
-        if self._core is not None:
-            await self._core.aclose()
+        await self.end_turns()
         if self._runner is not None:
             self._runner.close()
         if self._login is not None:
@@ -185,8 +190,9 @@ class App:
         from agent.model.models import Models
         from agent.parts import make_tools, other_methods
         from agent.rpc.methods import AgentMethods
+        from agent.rpc.realtime_methods import RealtimeMethods
 
-        self._runner, tools = make_tools(self._config, self._own_proxy)
+        self._runner, tools = make_tools(self._config, self._own_proxy, self._home)
         self._http = http = HttpClient(self._ready_endpoint)
         self._auth = auth = Auth(Path(self._home), http.post_json_tunnelled)
         models = Models(self._origin, auth, http, self._client_identity)
@@ -237,7 +243,13 @@ class App:
             flags=self._flags,
             config_problem=self._config_problem,
         )
-        return {**agent_methods, **others}
+
+        def realtime() -> "RealtimeService":
+            from agent.model.realtime import RealtimeService
+
+            return RealtimeService(client)
+
+        return {**agent_methods, **others, **RealtimeMethods(self._core, self._connections, realtime).table()}
 
     def _attester_for(self, thread_id: str | None) -> Connection | None:
         found = self._connections.attester_for(thread_id)

@@ -8,7 +8,6 @@ import base64
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -367,6 +366,8 @@ def _optional(value: object) -> str | None:
 
 def _replace(path: Path, text: str) -> None:
     """Replace the file in one step: a crash leaves the old one or the new one."""
+    import tempfile  # 3 ms of the start, of which only a refresh has need
+
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".auth-")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agent.core.thread import ThreadDefaults
+from agent.home import laid_over
 
 SUPPORTED_PROVIDER = "openai"
 
@@ -65,8 +66,12 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
     Raises:
         ConfigError: The first key that cannot be used.
     """
+    legacy = config.get("profile")
+    if isinstance(legacy, str):
+        text = f"use `--profile {legacy}` with `{legacy}.config.toml` instead"
+        raise ConfigError(f'legacy `profile = "{legacy}"` config is no longer supported; {text}', "profile")
     try:
-        parsed = ThreadConfig.model_validate({**config, **overrides})
+        parsed = ThreadConfig.model_validate(laid_over(config, overrides))
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         key = ".".join(str(part) for part in error["loc"])

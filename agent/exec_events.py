@@ -1,5 +1,6 @@
 """What `exec --json` prints: the notifications of a turn as the events that the official TypeScript SDK reads. Pure."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,9 @@ class ExecEvents:
     """Turns notifications into events, and remembers what the last of them needs."""
 
     def __init__(self) -> None:
-        self._usage = {"input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "reasoning_output_tokens": 0}
-        self._numbers: dict[str, str] = {}
+        self._usage = _usage({})
+        self._numbers: dict[str, str] = {}  # of the items that have begun and not ended: a model may use an id again
+        self._count = itertools.count()
         self.last_message = ""
         self.failure: str | None = None
 
@@ -21,21 +23,15 @@ class ExecEvents:
             case "turn/started":
                 yield {"type": "turn.started"}
             case "item/started" | "item/completed":
-                item = self._item(params["item"])
                 # The original shows messages and thoughts only whole.
                 begun = method == "item/started"
+                item = self._item(params["item"], begun=begun)
                 if item is not None and not (begun and item["type"] in ("agent_message", "reasoning")):
                     yield {"type": "item.started" if begun else "item.completed", "item": item}
                 if not begun and params["item"]["type"] == "agentMessage":
                     self.last_message = params["item"]["text"]
             case "thread/tokenUsage/updated":
-                total = params["tokenUsage"]["total"]
-                self._usage = {
-                    "input_tokens": total["inputTokens"],
-                    "cached_input_tokens": total["cachedInputTokens"],
-                    "output_tokens": total["outputTokens"],
-                    "reasoning_output_tokens": total["reasoningOutputTokens"],
-                }
+                self._usage = _usage(params["tokenUsage"]["total"])
             case "error":
                 yield {"type": "error", "message": params["error"]["message"]}
             case "turn/completed":
@@ -48,11 +44,13 @@ class ExecEvents:
         self.failure = error.get("message") or f"the turn was {turn['status']}"
         return {"type": "turn.failed", "error": {"message": self.failure}}
 
-    def _item(self, item: dict[str, Any]) -> dict[str, Any] | None:
+    def _item(self, item: dict[str, Any], *, begun: bool) -> dict[str, Any] | None:
         shown = self._content(item)
         if shown is None:
             return None
-        number = self._numbers.setdefault(item["id"], f"item_{len(self._numbers)}")
+        number = self._numbers.pop(item["id"], None) or f"item_{next(self._count)}"
+        if begun:
+            self._numbers[item["id"]] = number
         return {"id": number, **shown}
 
     def _content(self, item: dict[str, Any]) -> dict[str, Any] | None:
@@ -75,3 +73,14 @@ class ExecEvents:
                 return {"type": "file_change", "changes": changes, "status": status}
             case _:
                 return None
+
+
+def _usage(total: dict[str, int]) -> dict[str, int]:
+    names = {
+        "input_tokens": "inputTokens",
+        "cached_input_tokens": "cachedInputTokens",
+        "cache_write_input_tokens": "cacheWriteInputTokens",
+        "output_tokens": "outputTokens",
+        "reasoning_output_tokens": "reasoningOutputTokens",
+    }
+    return {name: total.get(member, 0) for name, member in names.items()}

@@ -75,6 +75,24 @@ def override_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return config
 
 
+def laid_over(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the `config` of a request over it, whose keys may be dotted, and whose tables are merged.
+
+    Both are left as they are.
+    """
+    import copy
+
+    merged = copy.deepcopy(dict(config))
+    for key, value in request.items():
+        parts = key.split(".")
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                _set(merged, [*parts, name], inner)
+        else:
+            _set(merged, parts, value)
+    return merged
+
+
 def config_path(home: str) -> str:
     return os.path.join(home, "config.toml")
 
@@ -135,6 +153,10 @@ def _apply(config: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip().strip("'\"")
+    _set(config, parts, value)
+
+
+def _set(config: dict[str, Any], parts: list[str], value: Any) -> None:
     table = config
     for part in parts[:-1]:
         inner = table.get(part)

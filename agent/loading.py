@@ -8,8 +8,13 @@ from collections.abc import Callable, Sequence
 
 
 async def imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
-    """Import modules in a thread of their own, which does not hold up the end of the process."""
+    """Import modules in a thread of their own. Once nobody waits for them any more, it ends with the one it is at.
+
+    Not a daemon: the end of the interpreter kills one, and where extension modules are being loaded, that aborts the
+    process ("FATAL: exception not rethrown", CPython 3.13).
+    """
     done: asyncio.Future[None] = loop.create_future()
+    given_up = threading.Event()
 
     def settle(act: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended first
@@ -18,6 +23,8 @@ async def imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> Non
     def work() -> None:
         try:
             for name in names:
+                if given_up.is_set():
+                    return
                 importlib.import_module(name)
         except BaseException as exc:
             error = exc
@@ -25,5 +32,8 @@ async def imported(loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> Non
         else:
             settle(lambda: None if done.done() else done.set_result(None))
 
-    threading.Thread(target=work, daemon=True, name="import").start()
-    await done
+    threading.Thread(target=work, name="import").start()
+    try:
+        await done
+    finally:
+        given_up.set()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth
@@ -13,6 +14,7 @@ from agent.rpc.command_methods import CommandMethods
 from agent.rpc.config_methods import ConfigMethods
 from agent.rpc.file_methods import FileMethods
 from agent.rpc.login_methods import LoginMethods, SignInService
+from agent.rpc.search_sessions import SearchSessions
 from agent.rpc.server import Connections, Methods
 from agent.sandbox.environment import parse_environment_policy
 from agent.sandbox.plan import Options
@@ -22,6 +24,7 @@ from agent.tools.asking import AskUser, ClientTools
 from agent.tools.confinement import Confinement
 from agent.tools.images import ViewImage
 from agent.tools.patching import Patching
+from agent.tools.rule_files import RuleFiles
 from agent.tools.shell import Shell
 from agent.tools.toolbox import Tools
 
@@ -29,7 +32,7 @@ from agent.tools.toolbox import Tools
 OwnProxy = Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
 
 
-def make_tools(config: dict[str, Any], own_proxy: OwnProxy) -> tuple[Runner, ToolBox]:
+def make_tools(config: dict[str, Any], own_proxy: OwnProxy, home: str) -> tuple[Runner, ToolBox]:
     """What starts commands, and all tools of the model.
 
     Raises:
@@ -39,11 +42,13 @@ def make_tools(config: dict[str, Any], own_proxy: OwnProxy) -> tuple[Runner, Too
         environment = parse_environment_policy(config)
     except PolicyError as exc:
         raise Unavailable(str(exc), "other") from exc
-    confinement = Confinement(environment, _options(config), own_proxy, os.environ)
+    confinement = Confinement(environment, _options(config), own_proxy, os.environ, config)
     runner = Runner()
     patching = Patching(runner, confinement)
-    shell = Shell(runner, confinement, patching)
-    return runner, Tools(ClientTools(), shell, patching, AskUser(), ViewImage(confinement.may_read))
+    shell = Shell(runner, confinement, patching, RuleFiles(Path(home) / "rules"))
+    return runner, Tools(
+        ClientTools(), shell, patching, AskUser(), ViewImage(confinement.may_read), user_command=shell.user_command
+    )
 
 
 def other_methods(
@@ -76,6 +81,7 @@ def other_methods(
     tables = (
         ConfigMethods(home, config, flags, config_problem).table(),
         FileMethods().table(),
+        SearchSessions().table(),
         commands.table(),
         login.table(),
     )

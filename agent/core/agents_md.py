@@ -21,14 +21,23 @@ def load(home: Path, cwd: str) -> list[str]:
         home: CODEX_HOME.
         cwd: Absolute.
     """
-    texts = [_first(home, None, _MOST_BYTES)]
+    return [text for _, text in _found(home, cwd)]
+
+
+def sources(home: Path, cwd: str) -> list[str]:
+    """The paths of the files that `load` would take the texts from."""
+    return [str(path) for path, _ in _found(home, cwd)]
+
+
+def _found(home: Path, cwd: str) -> list[tuple[Path, str]]:
+    files = [_first(home, None, _MOST_BYTES)]
     left = MOST_PROJECT_BYTES
     directories = _from_root(Path(cwd))
     for directory in directories:
-        text = _first(directory, directories[0], left)
+        path, text = _first(directory, directories[0], left)
         left -= len(text.encode())
-        texts.append(text)
-    return [text for text in texts if text.strip()]
+        files.append((path, text))
+    return [(path, text) for path, text in files if text.strip()]
 
 
 def _from_root(cwd: Path) -> list[Path]:
@@ -39,12 +48,12 @@ def _from_root(cwd: Path) -> list[Path]:
     return [cwd]
 
 
-def _first(directory: Path, root: Path | None, limit: int) -> str:
-    for name in _NAMES:
-        content = _read(directory / name, root, limit)
+def _first(directory: Path, root: Path | None, limit: int) -> tuple[Path, str]:
+    for path in (directory / name for name in _NAMES):
+        content = _read(path, root, limit)
         if content is not None:
-            return content
-    return ""
+            return path, content
+    return directory, ""
 
 
 def _read(path: Path, root: Path | None, limit: int) -> str | None:

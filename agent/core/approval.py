@@ -1,9 +1,13 @@
 """Who decides whether a command or a patch may run: nobody, the client, or the policy by itself. Pure."""
 
 import enum
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from agent.core.danger import removes_by_force
+from agent.core.rules import Rule, Ruling
 
 # Characters with which a command line is more than one plain command.
 _SHELL = frozenset("|&;<>()$`\\\"'*?[]#~=%!^{}\n")
@@ -23,14 +27,30 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`reason` is for the model, where it is refused."""
+    """What comes of it.
+
+    Args:
+        reason: For the model, where it is refused; for the user, where he is asked by a rule of his.
+        is_whole: The reason is all that the model is told.
+        can_amend: The user may allow such commands for good.
+    """
 
     verdict: Verdict
     reason: str = ""
+    is_whole: bool = False
+    can_amend: bool = True
 
 
 def decide_command(
-    policy: Any, sandbox_mode: str, *, escalated: bool, words: Sequence[str], allowed: Collection[tuple[str, ...]]
+    policy: Any,
+    sandbox_mode: str,
+    *,
+    escalated: bool,
+    words: Sequence[str],
+    allowed: Collection[tuple[str, ...]],
+    rule: Rule | None = None,
+    dangerous: bool = False,
+    shown: str = "",
 ) -> Decision:
     """Whether a command runs.
 
@@ -40,22 +60,53 @@ def decide_command(
         escalated: The model wants it outside the sandbox.
         words: The command, as `plain_words`.
         allowed: Beginnings of commands that the user has allowed for the session or for good.
+        rule: The strictest of the user's rules for anything in it.
+        dangerous: It should not run without a word of the user, wherever it runs.
+        shown: As the user and the model are shown it.
     """
-    if any(tuple(words[: len(prefix)]) == prefix for prefix in allowed):
-        return Decision(Verdict.RUN_FREE if escalated else Verdict.RUN)
     free = sandbox_mode in ("danger-full-access", "external-sandbox")
+    granular = policy.get("granular", {}) if isinstance(policy, dict) else None
+    ask = Verdict.ASK_FREE if escalated and not free else Verdict.ASK
+    if rule is not None and rule.ruling is Ruling.FORBIDDEN:
+        first = " ".join(sorted(one)[0] for one in rule.pattern)
+        why = rule.justification or f"policy forbids commands starting with `{first}`"
+        return Decision(Verdict.REFUSE, f"`{shown}` rejected: {why}")
+    if rule is not None and rule.ruling is Ruling.PROMPT:
+        if policy == "never":
+            return Decision(Verdict.REFUSE, "approval required by policy, but AskForApproval is set to Never")
+        if granular is not None and not granular.get("rules"):
+            text = "approval required by policy rule, but AskForApproval::Granular.rules is false"
+            return Decision(Verdict.REFUSE, text)
+        why = f": {rule.justification}" if rule.justification else " by policy"
+        return Decision(ask, f"`{shown}` requires approval{why}", can_amend=False)
+    by_rule = rule is not None and rule.ruling is Ruling.ALLOW
+    if by_rule or any(tuple(words[: len(prefix)]) == prefix for prefix in allowed):
+        return Decision(Verdict.RUN_FREE if escalated else Verdict.RUN)
+    if dangerous:
+        if policy == "never":
+            text = f"`{shown}` rejected: rm -f style commands are not permitted. Use a safer approach"
+            return Decision(Verdict.REFUSE, text)
+        return Decision(ask, can_amend=granular is None or bool(granular.get("sandbox_approval")))
     if policy == "untrusted":
-        return Decision(Verdict.ASK_FREE if escalated and not free else Verdict.ASK)
+        return Decision(ask)
     if not escalated or free:
         return Decision(Verdict.RUN)
     if policy == "never":
-        return Decision(
-            Verdict.REFUSE,
-            "approval policy is never: nobody is asked, so run it without require_escalated or not at all",
-        )
-    if isinstance(policy, dict) and not policy.get("granular", {}).get("sandbox_approval"):
-        return Decision(Verdict.REFUSE, "the approval policy does not let commands ask to leave the sandbox")
+        return _no_escalation("Never")
+    if granular is not None and not granular.get("sandbox_approval"):
+        members = ("sandbox_approval", "rules", "skill_approval", "request_permissions", "mcp_elicitations")
+        told = ", ".join(f"{name}: {str(bool(granular.get(name))).lower()}" for name in members)
+        return _no_escalation(f"Granular(GranularApprovalConfig {{ {told} }})")
     return Decision(Verdict.ASK_FREE)
+
+
+def _no_escalation(policy: str) -> Decision:
+    """In the words that the model knows from the original."""
+    text = (
+        f"approval policy is {policy}; reject command \u2014 you cannot ask for escalated permissions "
+        f"if the approval policy is {policy}"
+    )
+    return Decision(Verdict.REFUSE, text, is_whole=True)
 
 
 def decide_patch(policy: Any, *, inside: bool, allowed: bool) -> Decision:
@@ -117,9 +168,36 @@ def _is_special(letter: str) -> bool:
     return letter in _SHELL or letter.isspace() or not letter.isprintable()
 
 
-def proposed_amendment(script: str) -> list[str]:
-    """What is proposed to be allowed for good: the words of the first command of a chain (observed)."""
-    first = script
-    for mark in ("&&", "||", ";", "|"):
-        first = first.split(mark)[0]
-    return list(plain_words(first.strip()))
+# With these a shell does not run a program of that name.
+_KEYWORDS = frozenset("if then else elif fi for while until do done case esac function select time in".split())
+# Programs that do whatever their arguments say: to allow them by name would be to allow everything.
+_ANY = frozenset(
+    "bash sh zsh dash env sudo git python python3 node perl ruby php lua osascript pwsh powershell cmd".split()
+)
+
+
+def proposed_amendment(script: str, argv: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
+    """What is proposed to be allowed for good: the words of the command of a chain that is asked about (observed).
+
+    Args:
+        argv: All that is run, for a script that is more than plain commands.
+        wanted: The first words that the model would have allowed.
+    """
+    parts = [part.strip() for part in re.split(r"&&|[|]{2}|;|[|]", script)]
+    if not all(_is_plain(part) for part in parts):
+        return list(argv)
+    words = plain_words(next((part for part in parts if removes_by_force(part)), parts[0]))
+    named = len(wanted) > 1 or (len(wanted) == 1 and wanted[0].rpartition("/")[2] not in _ANY)
+    named = named and len(parts) == 1  # in a chain the model is not heard (tool_exec_on_request_accept)
+    return list(wanted) if named and tuple(words[: len(wanted)]) == tuple(wanted) else list(words)
+
+
+def command_words(script: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """The words of a script that is one plain command; else all that is run."""
+    return plain_words(script) if _is_plain(script) else tuple(argv)
+
+
+def _is_plain(script: str) -> bool:
+    if _KEYWORDS.intersection(script.split(maxsplit=1)[:1]):
+        return False
+    return plain_words(script) != (script,) or (script != "" and not any(_is_special(letter) for letter in script))

@@ -67,7 +67,7 @@ def kept(history: Sequence[Item]) -> list[Item]:
     for item in reversed(history):
         if item.get("type") != "message":
             continue
-        if item.get("role") == "developer" or _is_context(item):
+        if item.get("role") == "developer" or is_context(item):
             items.append(item)
         elif item.get("role") == "user" and left > 0:
             left -= estimated_tokens((item,))
@@ -77,7 +77,8 @@ def kept(history: Sequence[Item]) -> list[Item]:
     return items
 
 
-def _is_context(item: Item) -> bool:
+def is_context(item: Item) -> bool:
+    """Whether it tells where the work is."""
     content = item.get("content")
     first = content[0] if isinstance(content, list) and content else None
     return isinstance(first, dict) and str(first.get("text", "")).startswith("<environment_context>")

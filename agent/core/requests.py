@@ -72,7 +72,7 @@ def request_of(
         session_id=thread.session_id,
         subagent=None if thread.subagent is None else thread.subagent.kind,
         effort=None if effort == "none" else effort,
-        summary=thread.summary,
+        summary=None if thread.summary == "none" else thread.summary,
         verbosity=thread.verbosity,
         output_schema=schema,
         service_tier=thread.service_tier,

@@ -1,18 +1,22 @@
-"""A thread at work: its model session, and at times a turn, which is driven here."""
+"""A thread at work: its model session, and at times a turn, which is driven here.
+
+Longer than most modules: what may happen to a turn at the same time is read in one place.
+"""
 
 import asyncio
 import contextlib
 import dataclasses
 import functools
 import logging
-import os
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, assert_never
 
-from agent.core import agents_md, rollout
-from agent.core.requests import context_of, request_of
+from agent.core import rollout
+from agent.core.compaction import is_context
+from agent.core.git_info import git_info
+from agent.core.requests import request_of
 from agent.core.steps import (
+    CommandEnded,
     FallBack,
     Finish,
     Impossible,
@@ -44,14 +48,18 @@ from agent.core.surroundings import (
     now_ms,
 )
 from agent.core.thread import Thread
-from agent.core.tooling import CallContext, ToolCall, ToolOutput
+from agent.core.tooling import OUTPUT_TYPES, CallContext, ToolCall, ToolOutput
 from agent.core.turn import Turn
+from agent.core.user_commands import UserCommands
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Item, ResponsesRequest
 
 __all__ = ["ModelFacts", "ModelSession", "NothingToAdd", "Running", "ThreadNotFound", "TurnNotRunning"]
 
 logger = logging.getLogger(__name__)
+
+# The first commands of a turn, carried out: the delay before the first request, None if the turn is over.
+_Begin = Callable[[], Coroutine[Any, Any, float | None]]
 
 
 class Running:
@@ -70,9 +78,13 @@ class Running:
         self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
         self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
         self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
+        self._written: list[str] = []  # calls with an output on disk that is not in the history yet
         self._kept: dict[str, Any] = {}  # by the tools
+        self._commands = UserCommands(self._command_ended)
         self._problem_told = False
-        self._knows_context = bool(thread.history)  # where it works, and what is wanted there
+        self._knows_context = any(is_context(item) for item in thread.history)
+        # Of one that is kept: it is told of the repository that its first turn found it in.
+        self._knows_git = journal is None or journal.is_on_disk or thread.git_info is not None
 
     def prewarm(self) -> None:
         self._warming = self._own(asyncio.create_task(self._warm()))
@@ -133,6 +145,32 @@ class Running:
         self._opening = open_turn(place)
         return self._begun(turn, None)
 
+    def start_command(self, command: str, timeout_ms: int | None) -> Callable[[], object]:
+        """Run a command of the user, beside the turn that runs or in one of its own; what is returned starts it."""
+        if self._turn is None:
+            turn = self._turn = self._new_turn([], {}, None, of_user=True)
+            return lambda: self._drive(turn, lambda: self._begin_command(turn, command, timeout_ms), None)
+        turn = self._turn
+        return lambda: self._own(asyncio.create_task(self._command(turn, command, timeout_ms)))
+
+    async def _command(self, turn: Turn, command: str, timeout_ms: int | None) -> None:
+        made = self._around.tools.user_command(command, timeout_ms, self._context(turn))
+        await self._commands.run(turn.id, made)
+
+    async def _begin_command(self, turn: Turn, command: str, timeout_ms: int | None) -> float | None:
+        self._perform(turn.start(now_ms()))
+        await self._command(turn, command, timeout_ms)
+        if turn.has_input:
+            await self._add_context()
+        return self._perform(turn.receive(CommandEnded(), now_ms()))
+
+    def _command_ended(self, item: Item) -> None:
+        """The model reads it next, if it is at work; else in its next turn."""
+        if self._turn is None or self._turn.of_user or self._opening is not None:
+            self.add_to_history(item)
+        else:
+            self._perform_now(self._turn.receive(Steered([], item, None), now_ms()))
+
     def _new_turn(self, content: list[dict[str, Any]], item: Item, client_id: str | None, **more: Any) -> Turn:
         return Turn(
             id=self._around.new_id(),
@@ -148,11 +186,14 @@ class Running:
 
     def _begun(self, turn: Turn, output_schema: Item | None) -> StartedTurn:
         self._turn = turn
+        return StartedTurn(turn.wire(), lambda: self._drive(turn, lambda: self._begin(turn), output_schema))
 
-        def begin() -> None:
-            self._task = self._own(asyncio.create_task(self._run(turn, output_schema)))
+    def _drive(self, turn: Turn, begin: _Begin, output_schema: Item | None) -> None:
+        self._task = self._own(asyncio.create_task(self._run(turn, begin, output_schema)))
 
-        return StartedTurn(turn.wire(), begin)
+    async def _begin(self, turn: Turn) -> float | None:
+        await self._add_context()
+        return self._start(turn)
 
     def steer(self, turn_id: str, steered: Steered) -> None:
         if self._turn is None:
@@ -173,14 +214,17 @@ class Running:
         if turn.id != turn_id:
             raise TurnNotRunning(f"expected active turn id {turn_id} but found {turn.id}")
         self._perform_now(turn.count_held())
+        commands = self._commands.abort(turn.id)
 
         def stop() -> None:
             if self._opening is not None:
                 self._opening.stopped()
                 self._opening = None
+            while not self._finished.empty():  # these have an output
+                self._perform_now(turn.receive(self._finished.get_nowait(), now_ms()))
             # First the notifications, then the task: its cancellation only drops the stream.
             self._perform_now(turn.receive(Interrupted(), now_ms()))
-            for stopped in (task, *self._calls):
+            for stopped in {task, *self._calls, *commands}:  # once each: a second time would cut its end short
                 if stopped is not None:
                     stopped.cancel()
 
@@ -189,8 +233,10 @@ class Running:
     async def aclose(self) -> None:
         if self._turn is not None:
             self.interrupt(self._turn.id)()
+        self._commands.abort()
         for task in (tasks := list(self._tasks)):
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._around.tools.forget(self.thread.id, self._kept)
@@ -199,12 +245,11 @@ class Running:
         with contextlib.suppress(Exception):
             await self._session.aclose()
 
-    async def _run(self, turn: Turn, output_schema: Item | None) -> None:
+    async def _run(self, turn: Turn, begin: _Begin, output_schema: Item | None) -> None:
         """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
         try:
-            self._finished = asyncio.Queue()
-            await self._add_context()
-            delay_s = self._start(turn)
+            await self._learn_git()
+            delay_s = await begin()
             while delay_s is not None:
                 await asyncio.sleep(delay_s)
                 delay_s = await self._sample(turn, output_schema)
@@ -216,6 +261,7 @@ class Running:
             logger.exception("turn failed thread=%s turn=%s", self.thread.id, turn.id)
             failed = Impossible(f"internal error: {type(exc).__name__}", "other")
             self._perform(turn.receive(failed, now_ms()))
+            await self._calls_end(turn)
         finally:
             if self._turn is turn:
                 self._turn = self._task = self._opening = None
@@ -260,13 +306,27 @@ class Running:
 
     async def _calls_end(self, turn: Turn) -> float | None:
         """The response has ended: wait for what it called."""
+        delay_s: float | None = None
         while turn.waits:
             delay_s = self._perform(turn.receive(await self._finished.get(), now_ms()))
         return delay_s
 
     async def _call(self, turn: Turn, call: ToolCall) -> None:
         """Carry out a call; a bug in a tool is an output too."""
-        context = CallContext(
+        try:
+            output = await self._around.tools.run(call, self._context(turn))
+        except Exception as exc:
+            logger.exception("tool failed thread=%s tool=%s", self.thread.id, call.name)
+            output = ToolOutput(f"{call.name} failed: internal error: {type(exc).__name__}")
+        if self._turn is not turn:
+            return  # stopped, and answered as such
+        # Before its place in the history has come: a crash in between must not tell the model that it was not done.
+        self._write(rollout.HISTORY, output.item(call))
+        self._written.append(call.id)
+        self._finished.put_nowait(ToolFinished(call, output))
+
+    def _context(self, turn: Turn) -> CallContext:
+        return CallContext(
             thread=self.thread,
             turn_id=turn.id,
             notify=self._publish,
@@ -276,12 +336,6 @@ class Running:
             new_id=self._around.new_id,
             session=self._kept,
         )
-        try:
-            output = await self._around.tools.run(call, context)
-        except Exception as exc:
-            logger.exception("tool failed thread=%s tool=%s", self.thread.id, call.name)
-            output = ToolOutput(f"{call.name} failed: internal error: {type(exc).__name__}")
-        self._finished.put_nowait(ToolFinished(call, output))
 
     @contextlib.contextmanager
     def _waiting(self, flag: str) -> Iterator[None]:
@@ -297,8 +351,7 @@ class Running:
         flags[flag] = flags.get(flag, 0) + more
         now = [name for name, count in flags.items() if count]
         if now != before and self.thread.status == "active":
-            status = {"type": "active", "activeFlags": now}
-            params = {"threadId": self.thread.id, "status": status}
+            params = {"threadId": self.thread.id, "status": {"type": "active", "activeFlags": now}}
             self._around.publish(self.thread.id, "thread/status/changed", params)
 
     def _perform(self, commands: list[TurnCommand]) -> float | None:
@@ -313,7 +366,8 @@ class Running:
                 case Replace():
                     self._replace_history(command.history)
                 case RunTool():
-                    self._calls.add(task := self._own(asyncio.create_task(self._call(self._current(), command.call))))
+                    assert self._turn is not None, "only a turn that runs makes calls"
+                    self._calls.add(task := self._own(asyncio.create_task(self._call(self._turn, command.call))))
                     task.add_done_callback(self._calls.discard)
                 case FallBack():
                     self._session.use_http()
@@ -328,7 +382,10 @@ class Running:
     def add_to_history(self, item: Item) -> None:
         """What the model reads from now on; written down at once."""
         self.thread.history.append(item)
-        self._write(rollout.HISTORY, item)
+        if item.get("type") in OUTPUT_TYPES.values() and item.get("call_id") in self._written:
+            self._written.remove(item["call_id"])
+        else:
+            self._write(rollout.HISTORY, item)
 
     def _replace_history(self, history: list[Item]) -> None:
         self.thread.history[:] = history
@@ -339,7 +396,8 @@ class Running:
         """Write down what a resumed thread must know, and only then tell it."""
         match method:
             case "turn/started" if params["turn"]["rootTurnId"] == params["turn"]["id"]:  # else it is part of another
-                self._write(rollout.TURN_STARTED, {"turn": params["turn"], "model": self.thread.model})
+                model = None if self._turn is not None and self._turn.of_user else self.thread.model
+                self._write(rollout.TURN_STARTED, {"turn": params["turn"], "model": model})
             case "item/completed":
                 self._write(rollout.ITEM, {"turn_id": params["turnId"], "item": params["item"]})
             case "turn/completed":
@@ -364,22 +422,26 @@ class Running:
         self._problem_told = True
         return self.journal.problem
 
-    def _current(self) -> Turn:
-        assert self._turn is not None, "only a turn that runs makes calls"
-        return self._turn
-
     def _perform_now(self, commands: list[TurnCommand]) -> None:
         """Carry out commands that ask for no request."""
         self._perform([command for command in commands if not isinstance(command, Sample)])
 
+    async def _learn_git(self) -> None:
+        """Before the thread's first turn, and for good (observed)."""
+        if self._knows_git:
+            return
+        self._knows_git = True
+        found = await asyncio.to_thread(git_info, self.thread.cwd)
+        if found is not None:
+            self.thread.git_info = found
+            if self.journal is not None and self.journal.is_on_disk:
+                self._write(rollout.UPDATED, {"git_info": found})
+
     async def _add_context(self) -> None:
         if not self._knows_context:
-            texts = await asyncio.to_thread(agents_md.load, self._around.home, self.thread.cwd)
+            context = await self._around.context(self.thread)
             self._knows_context = True
-            now = datetime.now().astimezone()
-            shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
-            timezone = os.environ.get("TZ") or now.tzname() or "UTC"
-            for item in context_of(self.thread, now, timezone, shell, texts):
+            for item in context:
                 self.add_to_history(item)
 
     def _request(

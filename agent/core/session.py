@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.core import rollout
 from agent.core.compaction import estimated_tokens
@@ -18,6 +18,18 @@ from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
 from agent.core.views import usage_wire
 from agent.model.wire import Item, TokenUsage
+
+
+class Companion(Protocol):
+    """What goes along with a loaded thread."""
+
+    def told(self, method: str, params: dict[str, Any]) -> None:
+        """The followers of the thread were told this."""
+        ...
+
+    async def aclose(self) -> None:
+        """The thread is about to be unloaded."""
+        ...
 
 
 class Core:
@@ -47,9 +59,20 @@ class Core:
         store: Store,
     ) -> None:
         self._open_session = open_session
-        self._around = Surroundings(facts, publish, installation_id, stream_retries, ask, tools, store.home)
+        self._publish = publish
+        self._companions: dict[str, Companion] = {}
+        self._around = Surroundings(facts, self._tell, installation_id, stream_retries, ask, tools, store.home)
         self.store = store
         self._threads: dict[str, Running] = {}
+
+    def _tell(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
+        self._publish(thread_id, method, params)
+        if (companion := self._companions.get(thread_id)) is not None:
+            companion.told(method, params)
+
+    def accompany(self, thread_id: str, companion: Companion) -> None:
+        """From now on `companion` hears what the followers of a loaded thread are told, until it is unloaded."""
+        self._companions[thread_id] = companion
 
     def new_id(self) -> str:
         """A fresh UUIDv7."""
@@ -138,6 +161,8 @@ class Core:
 
     async def unload(self, thread_id: str) -> bool:
         """Stop the thread and let go of its file; False if it was not loaded."""
+        if (companion := self._companions.pop(thread_id, None)) is not None:
+            await companion.aclose()
         running = self._threads.pop(thread_id, None)
         if running is None:
             return False
@@ -222,6 +247,14 @@ class Core:
         """
         return self._running(thread_id).start_compaction()
 
+    def start_command(self, thread_id: str, command: str, timeout_ms: int | None) -> Callable[[], object]:
+        """Run a command of the user; what is returned starts it: call it once the request was answered.
+
+        Raises:
+            ThreadNotFound: There is no such thread.
+        """
+        return self._running(thread_id).start_command(command, timeout_ms)
+
     def start_review(
         self, thread_id: str, reviewer_id: str, target: Target, ended: Callable[[], None]
     ) -> "StartedTurn":
@@ -262,6 +295,8 @@ class Core:
 
     async def aclose(self) -> None:
         """Stop all turns and close all sockets."""
+        companions, self._companions = self._companions, {}
+        await asyncio.gather(*(companion.aclose() for companion in companions.values()))
         await asyncio.gather(*(running.aclose() for running in self._threads.values()))
 
     def _running(self, thread_id: str) -> "Running":

@@ -89,7 +89,7 @@ class Impossible:
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """The user added input while the turn runs."""
+    """The user added input while the turn runs; without `content` it is nothing that the user said."""
 
     content: list[dict[str, Any]]
     item: Item
@@ -109,4 +109,9 @@ class ToolFinished:
     output: ToolOutput
 
 
-TurnEvent = ToolFinished | Received | SampleFailed | Impossible | Steered | Interrupted
+@dataclass(frozen=True, slots=True)
+class CommandEnded:
+    """The command of the user that the turn was made for has ended."""
+
+
+TurnEvent = ToolFinished | Received | SampleFailed | Impossible | Steered | Interrupted | CommandEnded

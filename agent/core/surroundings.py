@@ -1,13 +1,17 @@
 """What a thread at work has around it, and what comes of working with it."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.core import agents_md
 from agent.core.ids import uuid7
+from agent.core.requests import context_of
 from agent.core.thread import Thread
 from agent.core.tooling import ToolBox
 from agent.model.wire import Item, ResponseEvent, ResponsesRequest
@@ -93,6 +97,14 @@ class Surroundings:
     def new_id(self) -> str:
         """A fresh UUIDv7."""
         return uuid7(now_ms(), os.urandom(10))
+
+    async def context(self, thread: Thread) -> list[Item]:
+        """What the model must know before the first input of a thread."""
+        texts = await asyncio.to_thread(agents_md.load, self.home, thread.cwd)
+        now = datetime.now().astimezone()
+        shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
+        timezone = os.environ.get("TZ") or now.tzname() or "UTC"
+        return context_of(thread, now, timezone, shell, texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,13 +139,12 @@ class Thread:
 
     def wire(self) -> dict[str, Any]:
         """The thread as clients see it. `path` is null where it is not kept on disk."""
-        environment = {"environmentId": "local", "cwd": self.cwd, "runtimeWorkspaceRoots": [self.cwd]}
         status: dict[str, Any] = {"type": self.status}
         if self.status == "active":
             status["activeFlags"] = [name for name, count in self.flags.items() if count]
         return {
             "id": self.id,
-            "environments": [environment],
+            "environments": [self._environment_wire()],
             "extra": None,
             "sessionId": self.id,
             "forkedFromId": self.forked_from,
@@ -183,8 +182,12 @@ class Thread:
         """What is written down of it besides what happens in it."""
         return {name: getattr(self, name) for name in _KEPT}
 
-    def settings_wire(self) -> dict[str, Any]:
-        """The answer to thread/start: the thread and the settings that are in force."""
+    def settings_wire(self, sources: list[str]) -> dict[str, Any]:
+        """The answer to thread/start: the thread and the settings that are in force.
+
+        Args:
+            sources: The files with instructions.
+        """
         return {
             "thread": self.wire(),
             "model": self.model,
@@ -193,14 +196,45 @@ class Thread:
             "disabledPluginIds": [],
             "cwd": self.cwd,
             "runtimeWorkspaceRoots": [self.cwd],
-            "instructionSources": [],
+            "instructionSources": sources,
             "approvalPolicy": self.approval_policy,
             "approvalsReviewer": "user",
             "sandbox": self.sandbox,
-            "activePermissionProfile": None if self.profile is None else {"id": self.profile, "extends": None},
+            "activePermissionProfile": self._profile_wire(),
             "reasoningEffort": self.effort,
             "multiAgentMode": "explicitRequestOnly",
         }
+
+    def settings(self) -> dict[str, Any]:
+        """What clients are told when a turn has changed something of it."""
+        return {
+            "disabledPluginIds": [],
+            "cwd": self.cwd,
+            "environments": [self._environment_wire()],
+            "approvalPolicy": self.approval_policy,
+            "approvalsReviewer": "user",
+            "sandboxPolicy": self.sandbox,
+            "activePermissionProfile": self._profile_wire(),
+            "model": self.model,
+            "modelProvider": self.model_provider,
+            "serviceTier": self.service_tier,
+            "effort": self.effort,
+            "summary": self.summary,
+            "collaborationMode": self.collaboration_wire(),
+            "multiAgentMode": "explicitRequestOnly",
+            "personality": None,
+        }
+
+    def collaboration_wire(self) -> dict[str, Any]:
+        """The one mode that there is."""
+        settings = {"model": self.model, "reasoning_effort": self.effort, "developer_instructions": None}
+        return {"mode": "default", "settings": settings}
+
+    def _profile_wire(self) -> dict[str, Any] | None:
+        return None if self.profile is None else {"id": self.profile, "extends": None}
+
+    def _environment_wire(self) -> dict[str, Any]:
+        return {"environmentId": "local", "cwd": self.cwd, "runtimeWorkspaceRoots": [self.cwd]}
 
 
 _KEPT = (

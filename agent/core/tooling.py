@@ -96,6 +96,18 @@ class CallContext:
         self.notify(method, {"threadId": self.thread.id, "turnId": self.turn_id, "itemId": item_id, **more})
 
 
+class UserCommand(Protocol):
+    """A command that the user has started, not the model."""
+
+    async def run(self) -> Item:
+        """Show it and run it; what the model is told of it. Cancelled, it is stopped first."""
+        ...
+
+    def abort(self) -> Item:
+        """Show at once that it was stopped; what the model is told. `run` has to be cancelled then."""
+        ...
+
+
 class ToolBox(Protocol):
     """All tools."""
 
@@ -105,6 +117,10 @@ class ToolBox(Protocol):
 
     async def run(self, call: ToolCall, context: CallContext) -> ToolOutput:
         """Do it. Whatever fails becomes an output; cancelled, everything it started is stopped first."""
+        ...
+
+    def user_command(self, command: str, timeout_ms: int | None, context: CallContext) -> UserCommand:
+        """A command of the user, who is not asked about it; None for the usual time."""
         ...
 
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
@@ -120,6 +136,9 @@ class NoTools:
 
     async def run(self, call: ToolCall, context: CallContext) -> ToolOutput:
         return ToolOutput(unsupported(call))
+
+    def user_command(self, command: str, timeout_ms: int | None, context: CallContext) -> UserCommand:
+        raise LookupError("there is nothing here that runs commands")
 
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
         pass

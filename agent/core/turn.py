@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from agent.core.compaction import TRIGGER, Compaction, NotOneSummary, estimated_tokens, is_full
 from agent.core.steps import (
+    CommandEnded,
     FallBack,
     Finish,
     Impossible,
@@ -65,6 +66,7 @@ class Turn:
         new_id: Makes the next identifier.
         compacts: The user wants the thread compacted, and nothing else.
         former_model: Who made the history, if it was another model: that one sums it up first (observed).
+        of_user: It is made for a command of the user; the model is asked only if the user says something meanwhile.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class Turn:
         new_id: Callable[[], str],
         compacts: bool = False,
         former_model: str | None = None,
+        of_user: bool = False,
     ) -> None:
         self.id = id
         self.state: str | None = None  # what the service wants back within this turn
+        self.of_user = of_user  # until the model is asked
         self._thread = thread
         self._inputs = [Steered(content, item, client_id)] if content else []
         self._window = window
@@ -114,6 +118,11 @@ class Turn:
         return self._held is not None
 
     @property
+    def has_input(self) -> bool:
+        """Whether the model has something to read that it was not asked about yet."""
+        return bool(self._inputs)
+
+    @property
     def trigger(self) -> tuple[Item, ...]:
         """What the next request has behind the history."""
         return () if self._compaction is None else (TRIGGER,)
@@ -131,11 +140,10 @@ class Turn:
         full = is_full(self._thread.context_tokens, self._window)
         compacts = self._compacts or full or self._former_model is not None
         started = {"threadId": self._thread.id, "turn": turn_wire(self.id, "inProgress", started_ms=now_ms)}
-        return [
-            Notify("thread/status/changed", status),
-            Notify("turn/started", started),
-            *(self._compact(now_ms) if compacts else [*self._take_inputs(now_ms), Sample()]),
-        ]
+        told: list[TurnCommand] = [Notify("thread/status/changed", status), Notify("turn/started", started)]
+        if self.of_user:
+            return told
+        return [*told, *(self._compact(now_ms) if compacts else [*self._take_inputs(now_ms), Sample()])]
 
     def count_held(self) -> list[TurnCommand]:
         """What a response has cost whose calls still run: told before the turn is interrupted (observed)."""
@@ -164,9 +172,15 @@ class Turn:
                 return []
             case ToolFinished():
                 return self._tool_finished(event, now_ms)
+            case CommandEnded():
+                self.of_user = False
+                if self._inputs:
+                    return [*self._take_inputs(now_ms), Sample()]
+                return [self._status("idle"), *self._finish("completed", now_ms)]
             case Interrupted():
                 return [
                     *self._abort_calls(),
+                    *self._leave_word(),
                     Record(message("user", TURN_ABORTED)),
                     self._status("idle"),
                     *self._finish("interrupted", now_ms),
@@ -213,13 +227,13 @@ class Turn:
 
     # Items
 
-    def _open_item(self, item: Item, now_ms: int) -> list[TurnCommand]:
+    def _open_item(self, item: Item, now_ms: int, content: Item | None = None) -> list[TurnCommand]:
         kind = _KINDS.get(item["type"])
         item_id = item.get("id")
         if kind is None or not isinstance(item_id, str):
             return []
         self._open[item_id] = _OpenItem(kind, now_ms)
-        shown = item_wire(kind, item_id, {}, started_ms=now_ms, completed_ms=None)
+        shown = item_wire(kind, item_id, content or {}, started_ms=now_ms, completed_ms=None)
         return [Notify("item/started", self._about(item=shown, startedAtMs=now_ms))]
 
     def _item_done(self, item: Item, now_ms: int) -> list[TurnCommand]:
@@ -229,7 +243,7 @@ class Turn:
             if not isinstance(item.get("id"), str):
                 item = {**item, "id": self._new_id()}
             if item["id"] not in self._open:
-                commands += self._open_item(item, now_ms)
+                commands += self._open_item(item, now_ms, item)  # as a whole: it did not come in pieces (observed)
             opened = self._open.pop(item["id"])
             shown = item_wire(kind, item["id"], item, started_ms=opened.started_ms, completed_ms=now_ms)
             if kind == "agentMessage":
@@ -264,6 +278,9 @@ class Turn:
         """Turn the user's waiting input into items."""
         commands: list[TurnCommand] = []
         for taken in self._inputs:
+            if not taken.content:
+                commands.append(Record(taken.item))
+                continue
             shown: dict[str, Any] = {
                 "type": "userMessage",
                 "id": self._new_id(),
@@ -280,6 +297,12 @@ class Turn:
             ]
         self._inputs = []
         return commands
+
+    def _leave_word(self) -> list[TurnCommand]:
+        """What is not the user's word, but what a command said, is for the next turn to read."""
+        left = [Record(one.item) for one in self._inputs if not one.content]
+        self._inputs = [one for one in self._inputs if one.content]
+        return [*left]
 
     # Compaction
 
@@ -308,7 +331,7 @@ class Turn:
             Notify("item/completed", shown),
             *self._tell_limits(),
         ]
-        if self._compacts and not self._inputs:
+        if self._compacts and not any(one.content for one in self._inputs):
             return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
         return [*commands, *self._take_inputs(now_ms), Sample()]
 
@@ -404,7 +427,8 @@ class Turn:
         turn = turn_wire(self.id, status, started_ms=self._started_ms, completed_ms=now_ms, error=error)
         if status == "completed" and self._last_message is not None:
             turn["items"], turn["itemsView"] = [self._last_message], "summary"
-        return [Notify("turn/completed", {"threadId": self._thread.id, "turn": turn}), Finish(status)]
+        ended = Notify("turn/completed", {"threadId": self._thread.id, "turn": turn})
+        return [*self._leave_word(), ended, Finish(status)]
 
     def _record_outputs(self) -> list[TurnCommand]:
         """The outputs of calls that are in the history, in their order: without one the service refuses it."""
@@ -450,4 +474,4 @@ class _OpenItem:
 
 
 # Responses item types that clients are shown, and as what.
-_KINDS = {"message": "agentMessage", "reasoning": "reasoning"}
+_KINDS = {"message": "agentMessage", "reasoning": "reasoning", "web_search_call": "webSearch"}

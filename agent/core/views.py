@@ -17,6 +17,9 @@ def item_wire(kind: str, item_id: str, item: Item, *, started_ms: int, completed
             "content": _texts(item.get("content"), "reasoning_text"),
             **times,
         }
+    if kind == "webSearch":
+        action = _search_action(item.get("action"))
+        return {"type": kind, "id": item_id, "query": _searched(action), "action": action, "results": None, **times}
     return {
         "type": "agentMessage",
         "moderation": None,
@@ -28,6 +31,36 @@ def item_wire(kind: str, item_id: str, item: Item, *, started_ms: int, completed
         "questions": None,
         **times,
     }
+
+
+# What the model did on the web: its name, that of clients, and its members.
+_ON_THE_WEB = {
+    "search": ("search", ("query", "queries")),
+    "open_page": ("openPage", ("url",)),
+    "find_in_page": ("findInPage", ("url", "pattern")),
+}
+
+
+def _search_action(action: Any) -> dict[str, Any]:
+    if not isinstance(action, dict) or action.get("type") not in _ON_THE_WEB:
+        return {"type": "other"}
+    kind, members = _ON_THE_WEB[action["type"]]
+    return {"type": kind, **{name: action.get(name) for name in members}}
+
+
+def _searched(action: dict[str, Any]) -> str:
+    """In a line."""
+    match action:
+        case {"type": "search", "query": str(query)}:
+            return query
+        case {"type": "search", "queries": [str(first), *more]}:
+            return f"{first} ..." if more else first
+        case {"type": "openPage", "url": str(url)}:
+            return url
+        case {"type": "findInPage", "pattern": str(pattern), "url": str(url)}:
+            return f"'{pattern}' in {url}"
+        case _:
+            return ""
 
 
 def _texts(parts: Any, kind: str) -> list[str]:

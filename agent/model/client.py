@@ -177,18 +177,7 @@ class ModelSession:
             bearer = await self._bearer(recovery, bearer)
 
     async def _bearer(self, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer:
-        """The credentials; with `recovery`, after reading the file again or refreshing the rejected ones."""
-        auth = self._client.auth
-        try:
-            if recovery == "reload":
-                auth.load()
-            elif recovery == "refresh" and rejected is not None:
-                await auth.refresh("unauthorized_recovery", rejected.token)
-            return await auth.bearer()
-        except RefreshFailed as exc:
-            raise UpstreamError(str(exc)) from exc
-        except (NotSignedIn, AuthFailed) as exc:
-            raise Unavailable(str(exc), "unauthorized") from exc
+        return await usable_bearer(self._client.auth, recovery, rejected)
 
     async def _attempt(self, request: ResponsesRequest, bearer: Bearer) -> AsyncGenerator[ResponseEvent]:
         if self.transport is Transport.WEBSOCKET:
@@ -286,6 +275,25 @@ class ModelSession:
             **family,
             **hint,
         }
+
+
+async def usable_bearer(auth: Auth, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer:
+    """The credentials; with `recovery`, after reading the file again ("reload") or refreshing the rejected ones.
+
+    Raises:
+        UpstreamError: The sign-in service refused to refresh them.
+        Unavailable: There are none.
+    """
+    try:
+        if recovery == "reload":
+            auth.load()
+        elif recovery == "refresh" and rejected is not None:
+            await auth.refresh("unauthorized_recovery", rejected.token)
+        return await auth.bearer()
+    except RefreshFailed as exc:
+        raise UpstreamError(str(exc)) from exc
+    except (NotSignedIn, AuthFailed) as exc:
+        raise Unavailable(str(exc), "unauthorized") from exc
 
 
 def _is_header_value(text: str) -> bool:

@@ -90,6 +90,33 @@ class HttpClient:
         except ValueError:
             return response.status, None
 
+    async def post(
+        self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float = JSON_TIMEOUT_S
+    ) -> tuple[int, dict[str, str], str]:
+        """(status, headers by their lower-case names, body) of what is answered.
+
+        Raises:
+            UpstreamError, StreamBroken: The proxy refused it, or no complete answer came within `timeout_s`.
+        """
+        aiohttp = await _aiohttp()
+        session, endpoint = await self._open(aiohttp)
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with session.post(
+                    url,
+                    data=content,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy_headers=_credentials(aiohttp, endpoint),
+                ) as response:
+                    body = await _read(response.content, MAX_JSON_BYTES)
+        except aiohttp.ClientHttpProxyError as exc:
+            raise refused_by_proxy(_host(url), exc.status) from exc
+        except (TimeoutError, OSError, aiohttp.ClientError) as exc:
+            raise StreamBroken(f"POST {_host(url)} failed ({type(exc).__name__})") from exc
+        answered = {name.lower(): value for name, value in response.headers.items()}
+        return response.status, answered, body.decode("utf-8", "replace")
+
     async def post_json_tunnelled(self, url: str, body: dict[str, Any]) -> tuple[int, Any]:
         """(status, answer) of a host whose own certificate is expected; (0, None) if it gave none."""
         try:

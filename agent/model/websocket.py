@@ -26,6 +26,43 @@ class _ConnectOnce(connect):
         return exc
 
 
+async def connected(
+    endpoint: ProxyEndpoint, url: str, headers: Mapping[str, str], max_message_bytes: int
+) -> ClientConnection:
+    """Connect through the proxy and shake hands.
+
+    Raises:
+        UpgradeRefused: 426.
+        UpstreamError: Another status, of the service or of the proxy.
+        StreamBroken: No connection, or no answer within 15 seconds.
+    """
+    try:
+        return await _ConnectOnce(
+            url,
+            additional_headers=dict(headers),
+            user_agent_header=None,
+            proxy=endpoint.url_with_credentials,
+            ssl=endpoint.context,
+            open_timeout=CONNECT_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            ping_interval=None,  # silence is judged by the idle timeout, as in the original
+            max_size=max_message_bytes,
+        )
+    except InvalidStatus as exc:
+        response = exc.response
+        if response.status_code == 426:
+            raise UpgradeRefused from exc
+        body = (response.body or b"").decode("utf-8", "replace")
+        raise failure(response.status_code, dict(response.headers.raw_items()), body) from exc
+    except InvalidProxyStatus as exc:
+        raise refused_by_proxy(url.split("/")[2], exc.response.status_code) from exc
+    except TimeoutError as exc:
+        raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
+    except (OSError, EOFError, WebSocketException, ValueError) as exc:
+        # The type only: some of these texts quote the proxy URL, or a header.
+        raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
+
+
 class ResponsesSocket:
     """An open socket; one response at a time.
 
@@ -48,31 +85,7 @@ class ResponsesSocket:
             UpstreamError: Another status, of the service or of the proxy.
             StreamBroken: No connection, or no answer within 15 seconds.
         """
-        try:
-            connection = await _ConnectOnce(
-                url,
-                additional_headers=dict(headers),
-                user_agent_header=None,
-                proxy=endpoint.url_with_credentials,
-                ssl=endpoint.context,
-                open_timeout=CONNECT_TIMEOUT_S,
-                close_timeout=CLOSE_TIMEOUT_S,
-                ping_interval=None,  # silence is judged by the idle timeout, as in the original
-                max_size=MAX_MESSAGE_BYTES,
-            )
-        except InvalidStatus as exc:
-            response = exc.response
-            if response.status_code == 426:
-                raise UpgradeRefused from exc
-            body = (response.body or b"").decode("utf-8", "replace")
-            raise failure(response.status_code, dict(response.headers.raw_items()), body) from exc
-        except InvalidProxyStatus as exc:
-            raise refused_by_proxy(url.split("/")[2], exc.response.status_code) from exc
-        except TimeoutError as exc:
-            raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
-        except (OSError, EOFError, WebSocketException, ValueError) as exc:
-            # The type only: some of these texts quote the proxy URL, or a header.
-            raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
+        connection = await connected(endpoint, url, headers, MAX_MESSAGE_BYTES)
         return cls(connection, idle_timeout_s)
 
     @property

@@ -198,6 +198,28 @@ ResponseEvent = (
 _LAST_EVENTS = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete", "error"})
 
 
+def json_of(text: str | bytes) -> Any:
+    r"""As json.loads, with U+FFFD for half a surrogate pair ("\ud800"): no UTF-8 can carry that on to a client.
+
+    Raises:
+        ValueError, RecursionError: It is not JSON, or too deep.
+    """
+    value = json.loads(text)
+    written = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return _whole(value) if "\\ud" in written or "\\uD" in written else value
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case list():
+            return [_whole(one) for one in value]
+        case dict():
+            return {_whole(name): _whole(one) for name, one in value.items()}
+    return value
+
+
 def parse_event(text: str | bytes) -> ResponseEvent | None:
     """One event, or None for those that nobody needs.
 
@@ -206,7 +228,7 @@ def parse_event(text: str | bytes) -> ResponseEvent | None:
         StreamBroken: It is not JSON, or it ends the response and lacks what that needs.
     """
     try:
-        event = json.loads(text)
+        event = json_of(text)
     except (ValueError, RecursionError) as exc:
         raise StreamBroken("an event is not JSON") from exc
     if not isinstance(event, dict):

@@ -3,26 +3,27 @@
 from typing import Any
 
 from agent.rpc.file_methods import absolute_path
-from agent.rpc.serde_text import InvalidParams, invalid_type
-from agent.rpc.shapes import Shape, anything, flag, list_of, one_of, optional, size, struct, table, tagged, text
-
-
-def _integer(low: int, high: int, name: str) -> Shape:
-    def check(value: Any) -> int:
-        if type(value) is not int:
-            raise InvalidParams(invalid_type(value, name))
-        if not low <= value < high:
-            raise InvalidParams(f"invalid value: integer `{value}`, expected {name}")
-        return value
-
-    return check
+from agent.rpc.shapes import (
+    anything,
+    flag,
+    integer,
+    list_of,
+    one_of,
+    optional,
+    size,
+    struct,
+    table,
+    tagged,
+    text,
+    whole,
+)
 
 
 def _environment(value: Any) -> dict[str, str | None]:
     return {name: optional(text)(one) for name, one in table(value).items()}
 
 
-_CELLS = _integer(0, 2**16, "u16")
+_CELLS = integer(0, 2**16, "u16")
 _SIZE = struct("struct CommandExecTerminalSize", 2, {"rows": _CELLS, "cols": _CELLS}, ("rows", "cols"))
 _POLICY = tagged(
     {
@@ -51,7 +52,7 @@ EXEC = struct(
         "outputBytesCap": optional(size),
         "disableOutputCap": flag,
         "disableTimeout": flag,
-        "timeoutMs": optional(_integer(-(2**63), 2**63, "i64")),
+        "timeoutMs": optional(whole),
         "cwd": optional(text),
         "env": optional(_environment),
         "size": optional(_SIZE),

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from agent.rpc.file_search import Match, search
+from agent.rpc.file_search import search
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
+from agent.rpc.search_sessions import match_wire
 from agent.rpc.serde_text import InvalidParams
 from agent.rpc.server import Answer, Connection, Method, Methods
 from agent.rpc.shapes import flag, list_of, optional, struct, text
@@ -90,19 +91,7 @@ class FileMethods:
             if key is not None and self._searches.get(key) is given_up:
                 del self._searches[key]
         shown = dict(zip(roots, wanted["roots"], strict=True))
-        return Answer({"files": [_match_wire(match, shown[match.root]) for match in found]})
-
-
-def _match_wire(match: Match, root: str) -> dict[str, Any]:
-    # In snake case, other than the rest of the protocol.
-    return {
-        "root": root,
-        "path": match.path,
-        "match_type": "directory" if match.is_directory else "file",
-        "file_name": match.name,
-        "score": match.score,
-        "indices": list(match.indices),
-    }
+        return Answer({"files": [match_wire(match, shown[match.root]) for match in found]})
 
 
 def _in_thread(act: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Connection, dict[str, Any]], Any]:

@@ -28,9 +28,7 @@ def check_input(given: list[dict[str, Any]]) -> None:
     """Raises RequestFailed if a part of the input cannot be sent, whatever its files hold."""
     for one in given:
         match one["type"]:
-            case "image" if one.get("url") is None:
-                raise RequestFailed(INVALID_REQUEST, f"image input without a url is not supported by {NAME}")
-            case "image" if one["url"].lower().startswith(("http:", "https:")):
+            case "image" if (one.get("url") or "").lower().startswith(("http:", "https:")):
                 text = "remote image URLs are not supported; use an inline data URL instead"
                 raise RequestFailed(INVALID_REQUEST, text)
             case "audio" | "localAudio":
@@ -78,7 +76,7 @@ async def user_message(given: list[dict[str, Any]]) -> Part:
                 parts.append(_text(one["text"]))
             case "image":
                 images += 1
-                parts.append(_image(one["url"], one.get("detail")))
+                parts.append(_image(one.get("url"), one.get("detail"), one.get("fileId")))
             case "localImage":
                 images += 1
                 parts += await asyncio.to_thread(_local_image, one["path"], one.get("detail"), images)
@@ -123,8 +121,9 @@ def _format(content: bytes) -> str | None:
     return next((name for start, name in _FORMATS.items() if content.startswith(start)), None)
 
 
-def _image(url: str, detail: str | None) -> Part:
-    part: Part = {"type": "input_image", "image_url": url}
+def _image(url: str | None, detail: str | None, file_id: str | None = None) -> Part:
+    source = {"file_id": file_id} if url is None else {"image_url": url}
+    part: Part = {"type": "input_image", **source}
     if detail is not None:
         part["detail"] = detail
     return part

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.rpc.jsonrpc import MISSING
-from agent.rpc.serde_text import InvalidParams
+from agent.rpc.serde_text import InvalidParams, invalid_type
 from agent.rpc.shapes import (
+    Shape,
     anything,
     count,
     flag,
     list_of,
+    members,
     one_of,
     optional,
     params,
@@ -50,19 +52,92 @@ def approval_policy(value: Any) -> Any:
     return {"granular": unsaid | _GRANULAR(content)}
 
 
-def _sandbox_policy(value: Any) -> dict[str, Any]:
-    """A legacy sandbox policy; which members fit which type is judged where it is enforced."""
-    kind = tag(value, _SANDBOXES, "SandboxPolicyDeserialize")
-    return {**value, "type": kind}
+def _absolute(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidParams(invalid_type(value, "path string"))
+    if not value.startswith("/"):
+        raise InvalidParams("AbsolutePathBuf deserialized without a base path")
+    return value
 
+
+def path(value: Any) -> str:
+    """A path, also a relative one."""
+    if not isinstance(value, str):
+        raise InvalidParams(invalid_type(value, "path string"))
+    return value
+
+
+_SANDBOX_MEMBERS: dict[str, dict[str, Shape]] = {
+    "dangerFullAccess": {},
+    "readOnly": {"networkAccess": flag},
+    "externalSandbox": {"networkAccess": one_of("restricted", "enabled")},
+    "workspaceWrite": {
+        "writableRoots": list_of(_absolute),
+        "networkAccess": flag,
+        "excludeTmpdirEnvVar": flag,
+        "excludeSlashTmp": flag,
+    },
+}
+
+
+def _sandbox_policy(value: Any) -> dict[str, Any]:
+    """A legacy sandbox policy, whole: what it does not say is what it means."""
+    kind = tag(value, _SANDBOXES, "SandboxPolicyDeserialize")
+    unsaid: dict[str, dict[str, Any]] = {
+        "readOnly": {"networkAccess": False},
+        "externalSandbox": {"networkAccess": "restricted"},
+        "workspaceWrite": {
+            "writableRoots": [],
+            "networkAccess": False,
+            "excludeTmpdirEnvVar": False,
+            "excludeSlashTmp": False,
+        },
+    }
+    return {"type": kind, **unsaid.get(kind, {}), **members(value, _SANDBOX_MEMBERS[kind], ())}
+
+
+def _effort(value: Any) -> str:
+    if text(value) == "":
+        raise InvalidParams("reasoning_effort must not be empty")
+    return str(value)
+
+
+# What threads and turns can be given alike. Those that we have no use for are looked at all the same.
+SHARED_SETTINGS: dict[str, Shape] = {
+    "approvalPolicy": optional(approval_policy),
+    "approvalsReviewer": optional(one_of("user", "auto_review", "guardian_subagent")),
+    "model": optional(text),
+    "permissions": optional(text),
+    "personality": optional(one_of("none", "friendly", "pragmatic")),
+    "runtimeWorkspaceRoots": optional(list_of(_absolute)),
+    "serviceTier": optional(text),
+}
+_AGENT_MODE = optional(one_of("none", "custom", "explicitRequestOnly", "proactive"))
+_ENVIRONMENTS = optional(
+    list_of(struct("struct TurnEnvironmentParams", 3, {"environmentId": text}, ("environmentId",)))
+)
+_COLLABORATION = struct(
+    "struct CollaborationMode",
+    2,
+    {
+        "mode": one_of("plan", "code", "custom", "default", "execute", "pair_programming"),
+        "settings": struct(
+            "struct Settings",
+            3,
+            {"model": text, "reasoning_effort": optional(_effort), "developer_instructions": optional(text)},
+            ("model",),
+        ),
+    },
+    ("mode", "settings"),
+)
 
 _BYTE_RANGE = struct("struct ByteRange", 2, {"start": size, "end": size}, ("start", "end"))
 _TEXT_ELEMENT = struct(
     "struct TextElement", 2, {"byteRange": _BYTE_RANGE, "placeholder": optional(text)}, ("byteRange",)
 )
 _DETAIL = optional(one_of("auto", "low", "high", "original"))
-# One element of a turn's input, as the client sent it: known members only, `type` first. The protocol has one member
-# in snake case, among camel case ones.
+# One element of a turn's input: known members only, `type` first. The protocol has one member in snake case, among
+# camel case ones.
 _TAGGED_INPUT = tagged(
     {
         "text": {"text": text, "text_elements": list_of(_TEXT_ELEMENT)},
@@ -84,14 +159,22 @@ _TAGGED_INPUT = tagged(
 )
 
 
+# What of it is not said, as all clients are shown it.
+_UNSAID: dict[str, dict[str, Any]] = {
+    "text": {"type": "text", "text_elements": []},
+    "image": {"type": "image", "detail": None},
+    "localImage": {"type": "localImage", "detail": None},
+}
+
+
 def _user_input(value: Any) -> dict[str, Any]:
     given: dict[str, Any] = _TAGGED_INPUT(value)
     if given["type"] == "image":
         sources = [name for name in ("url", "fileId") if isinstance(given.get(name), str)]
         if not sources:
             raise InvalidParams("data did not match any variant of untagged enum ImageReference")
-        return {name: one for name, one in given.items() if name in ("type", "detail", sources[0])}
-    return given
+        given = {name: one for name, one in given.items() if name in ("type", "detail", sources[0])}
+    return {**_UNSAID.get(given["type"], {}), **given}
 
 
 _GET_ACCOUNT = struct("struct GetAccountParams", 1, {"refreshToken": flag})
@@ -128,16 +211,19 @@ _THREAD_START = struct(
     "struct ThreadStartParams",
     27,
     {
+        **SHARED_SETTINGS,
         "cwd": optional(text),
-        "model": optional(text),
         "modelProvider": optional(text),
-        "approvalPolicy": optional(approval_policy),
         "sandbox": optional(one_of("read-only", "workspace-write", "danger-full-access")),
         "config": optional(table),
         "baseInstructions": optional(text),
         "developerInstructions": optional(text),
         "ephemeral": optional(flag),
-        "serviceTier": optional(text),
+        "environments": _ENVIRONMENTS,
+        "historyMode": optional(one_of("legacy", "paginated")),
+        "multiAgentMode": _AGENT_MODE,
+        "projectId": optional(text),
+        "serviceName": optional(text),
         "threadSource": optional(text),
         "dynamicTools": optional(list_of(anything)),
         "experimentalRawEvents": flag,
@@ -147,8 +233,6 @@ _THREAD_START = struct(
 
 @dataclass(frozen=True, slots=True)
 class ThreadStart:
-    """`experimental` names the members that were given and want `capabilities.experimentalApi`."""
-
     cwd: str | None
     model: str | None
     model_provider: str | None
@@ -161,12 +245,13 @@ class ThreadStart:
     service_tier: str | None
     thread_source: str | None
     dynamic_tools: list[Any]
-    experimental: tuple[str, ...]
+    permissions: str | None
+    environments: list[Any] | None
+    project_id: str | None
 
     @classmethod
     def parse(cls, value: Any) -> "ThreadStart":
         given = params(value, _THREAD_START)
-        experimental = ("dynamicTools", "experimentalRawEvents")  # observed
         return cls(
             cwd=given.get("cwd"),
             model=given.get("model"),
@@ -180,7 +265,9 @@ class ThreadStart:
             service_tier=given.get("serviceTier"),
             thread_source=given.get("threadSource"),
             dynamic_tools=given.get("dynamicTools") or [],
-            experimental=tuple(name for name in experimental if given.get(name) not in (None, False)),
+            permissions=given.get("permissions"),
+            environments=given.get("environments"),
+            project_id=given.get("projectId"),
         )
 
 
@@ -191,14 +278,17 @@ _TURN_START = struct(
         "threadId": text,
         "input": list_of(_user_input),
         "clientUserMessageId": optional(text),
-        "cwd": optional(text),
-        "approvalPolicy": optional(approval_policy),
-        "sandboxPolicy": optional(_sandbox_policy),
-        "model": optional(text),
-        "effort": optional(text),
-        "summary": optional(one_of(*_EFFORT_SUMMARIES)),
-        "serviceTier": optional(text),
+        **SHARED_SETTINGS,
+        "additionalContext": optional(table),
+        "collaborationMode": optional(_COLLABORATION),
+        "cwd": optional(path),
+        "effort": optional(_effort),
+        "environments": _ENVIRONMENTS,
+        "multiAgentMode": _AGENT_MODE,
         "outputSchema": anything,
+        "responsesapiClientMetadata": optional(table),
+        "sandboxPolicy": optional(_sandbox_policy),
+        "summary": optional(one_of(*_EFFORT_SUMMARIES)),
     },
     ("threadId", "input"),
 )
@@ -219,10 +309,13 @@ class TurnStart:
     summary: str | None
     service_tier: str | None
     output_schema: Any
+    permissions: str | None
+    environments: list[Any] | None
 
     @classmethod
     def parse(cls, value: Any) -> "TurnStart":
         given = params(value, _TURN_START)
+        mode = (given.get("collaborationMode") or {}).get("settings", {})
         return cls(
             thread_id=given["threadId"],
             input=given["input"],
@@ -230,11 +323,14 @@ class TurnStart:
             cwd=given.get("cwd"),
             approval_policy=given.get("approvalPolicy"),
             sandbox_policy=given.get("sandboxPolicy"),
-            model=given.get("model"),
-            effort=given.get("effort"),
+            # The settings of a collaboration mode come before those of the turn.
+            model=mode.get("model") or given.get("model"),
+            effort=mode.get("reasoning_effort") or given.get("effort"),
             summary=given.get("summary"),
             service_tier=given.get("serviceTier"),
             output_schema=given.get("outputSchema"),
+            permissions=given.get("permissions"),
+            environments=given.get("environments"),
         )
 
 

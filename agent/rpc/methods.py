@@ -1,6 +1,7 @@
 """The supported methods: from parameters to `core`, and from there to answers."""
 
 import asyncio
+import copy
 import importlib
 import os
 import re
@@ -8,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
+from agent.core import agents_md
 from agent.core.ids import parse_uuid
 from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
 from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
+from agent.home import laid_over
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
 from agent.rpc.compaction_methods import CompactionMethods
@@ -19,8 +22,10 @@ from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
+from agent.rpc.permissions import READ_ONLY, assign, check_combined, check_environments, configured
 from agent.rpc.review_methods import ReviewMethods
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
+from agent.rpc.shell_methods import ShellMethods
 from agent.rpc.thread_methods import ThreadMethods
 from agent.rpc.thread_pages import ThreadPages
 
@@ -69,7 +74,10 @@ class AgentMethods:
             **ThreadPages(self._core).table(),
             **CompactionMethods(self._core).table(),
             **ReviewMethods(self._core, self._connections).table(),
-            **ThreadMethods(self._core, self._connections, lambda: self._models.known.default, self._now_s).table(),
+            **ShellMethods(self._core).table(),
+            **ThreadMethods(
+                self._core, self._connections, lambda: self._models.known.default, self._now_s, self._config
+            ).table(),
         }
 
     async def _account_read(self, connection: Connection, params: AccountRead) -> Answer:
@@ -121,21 +129,28 @@ class AgentMethods:
         return Answer({"data": page, "nextCursor": None if end == len(models) else str(end)})
 
     async def _thread_start(self, connection: Connection, params: ThreadStart) -> Answer:
-        assert connection.initialized is not None
-        if params.experimental and not connection.initialized.capabilities.experimental_api:
-            member = params.experimental[0]
-            raise RequestFailed(INVALID_REQUEST, f"thread/start.{member} requires experimentalApi capability")
+        check_combined(params.permissions, params.sandbox, "sandbox")
+        check_environments(params.environments)
         check_dynamic_tools(params.dynamic_tools)
+        if params.project_id is not None:
+            raise RequestFailed(INVALID_REQUEST, f"project not found: {params.project_id}")
         defaults = await self._defaults(params)
-        sandbox = params.sandbox or defaults.sandbox_mode
+        config = laid_over(self._config, params.config)
+        profile, is_untrusted = configured(config, _absolute(params.cwd))
+        profile = params.permissions or profile
+        by_profile = params.permissions is not None or "default_permissions" in config
+        sandbox = params.sandbox or (None if by_profile else defaults.sandbox_mode)
+        policy = defaults.approval_policy
+        if is_untrusted and "approval_policy" not in config:
+            policy = "untrusted"
         thread = Thread(
             id=self._core.new_id(),
             cwd=_absolute(params.cwd),
             model=params.model or defaults.model or self._models.known.default,
             originator=self._originator(),
-            approval_policy=params.approval_policy or defaults.approval_policy or "on-request",
+            approval_policy=params.approval_policy or policy or "on-request",
             sandbox=sandbox_policy(sandbox or "read-only", defaults.workspace_write),
-            profile=None if sandbox is not None else ":read-only",
+            profile=None if sandbox is not None else READ_ONLY,
             created_at=self._now_s(),
             cli_version=PROTOCOL_VERSION,
             base_instructions=BASE_INSTRUCTIONS if params.base_instructions is None else params.base_instructions,
@@ -148,6 +163,9 @@ class AgentMethods:
             source=params.thread_source,
             dynamic_tools=params.dynamic_tools,
         )
+        if sandbox is None and profile != READ_ONLY:
+            assign(thread, profile, config)
+        sources = await asyncio.to_thread(agents_md.sources, self._core.store.home, thread.cwd)
         self._core.add(thread)
         self._connections.subscribe(thread.id, connection)
 
@@ -155,7 +173,7 @@ class AgentMethods:
             self._connections.broadcast("thread/started", {"thread": thread.wire()})
             self._core.prewarm(thread.id)
 
-        return Answer(thread.settings_wire(), then)
+        return Answer(thread.settings_wire(sources), then)
 
     async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
         """What config.toml and the request's `config` say, if anything."""
@@ -178,7 +196,12 @@ class AgentMethods:
         check_input(params.input)
         thread = self._thread(params.thread_id)
         check_length(params.input)
+        check_combined(params.permissions, params.sandbox_policy, "sandboxPolicy")
+        check_environments(params.environments)
+        if params.permissions is not None:  # once for nothing: it may be no profile
+            assign(copy.copy(thread), params.permissions, self._config)
         item = await user_message(params.input)
+        before = thread.settings()
         if not thread.preview:
             thread.preview = next((one["text"] for one in params.input if one["type"] == "text"), "")
         try:
@@ -188,10 +211,13 @@ class AgentMethods:
                 item,
                 params.client_user_message_id,
                 params.output_schema,
-                lambda thread: _override(thread, params),
+                lambda thread: self._override(thread, params),
             )
         except NothingToAdd as exc:
             raise RequestFailed(INTERNAL_ERROR, "failed to submit turn input: EmptyInput") from exc
+        if (settings := thread.settings()) != before:  # told before the answer (observed)
+            told = {"threadId": thread.id, "threadSettings": settings}
+            self._connections.publish(thread.id, "thread/settings/updated", told)
         return Answer({"turn": started.wire}, started.begin)
 
     async def _turn_steer(self, connection: Connection, params: TurnSteer) -> Answer:
@@ -213,11 +239,32 @@ class AgentMethods:
 
     async def _turn_interrupt(self, connection: Connection, params: TurnInterrupt) -> Answer:
         thread = self._thread(params.thread_id)
+        if not params.turn_id and thread.status != "active":
+            return Answer({})  # what a client sends that wants to be sure
         try:
             stop = self._core.interrupt(thread.id, params.turn_id)
         except TurnNotRunning as exc:
             raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
         return Answer({}, stop)
+
+    def _override(self, thread: Thread, params: TurnStart) -> None:
+        """Overrides of a turn hold for the later turns of the thread too."""
+        if params.cwd is not None:
+            thread.cwd = _absolute(params.cwd)
+        if params.approval_policy is not None:
+            thread.approval_policy = params.approval_policy
+        if params.sandbox_policy is not None:
+            thread.sandbox, thread.profile = params.sandbox_policy, None
+        if params.permissions is not None:
+            assign(thread, params.permissions, self._config)
+        if params.model is not None:
+            thread.model = params.model
+        if params.effort is not None:
+            thread.effort = params.effort
+        if params.summary is not None:
+            thread.summary = params.summary
+        if params.service_tier is not None:
+            thread.service_tier = _tier(params.service_tier)
 
     def _thread(self, given_id: str) -> Thread:
         """The thread that a client means, or the error it gets."""
@@ -227,24 +274,6 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"invalid thread id: {exc}") from exc
         except ThreadNotFound as exc:
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
-
-
-def _override(thread: Thread, params: TurnStart) -> None:
-    """Overrides of a turn hold for the later turns of the thread too."""
-    if params.cwd is not None:
-        thread.cwd = _absolute(params.cwd)
-    if params.approval_policy is not None:
-        thread.approval_policy = params.approval_policy
-    if params.sandbox_policy is not None:
-        thread.sandbox, thread.profile = params.sandbox_policy, None
-    if params.model is not None:
-        thread.model = params.model
-    if params.effort is not None:
-        thread.effort = params.effort
-    if params.summary is not None:
-        thread.summary = params.summary
-    if params.service_tier is not None:
-        thread.service_tier = _tier(params.service_tier)
 
 
 def _absolute(path: str | None) -> str:

@@ -2,6 +2,8 @@
 
 The reader of a connection never awaits a handler: while a turn waits for its token, the desktop's answer comes in on
 the same reader (house plan 5.6). One queue for each connection keeps the order of what a client sees.
+
+Longer than most modules: a connection, their register and the loop that serves them hold one another.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent.rpc.experimental import needs_experimental
 from agent.rpc.handshake import Identity, Initialize, initialize_result, parse_initialize, refusal_of_name
 from agent.rpc.jsonrpc import (
     INTERNAL_ERROR,
@@ -28,7 +31,7 @@ from agent.rpc.jsonrpc import (
     notify,
     reply,
 )
-from agent.rpc.method_names import EXPERIMENTAL_METHODS, METHOD_NAMES
+from agent.rpc.method_names import METHOD_NAMES
 from agent.rpc.outbox import Outbox
 from agent.rpc.questions import Questions
 from agent.rpc.serde_text import InvalidParams, unknown_variant
@@ -45,7 +48,7 @@ OVERLOADED = -32001
 OVERLOADED_TEXT = "Server overloaded; retry later."
 
 # Notifications that only clients of the experimental API get (observed).
-EXPERIMENTAL_NOTIFICATIONS = frozenset({"thread/readState/changed"})
+EXPERIMENTAL_NOTIFICATIONS = ("thread/readState/changed", "thread/realtime/")
 
 
 class MessageStream(Protocol):
@@ -87,14 +90,14 @@ class Connection:
         return not self._closed and self.initialized is not None and self.initialized.capabilities.request_attestation
 
     def send(self, text: str) -> None:
-        """Queue a text for the client; dropped when it has gone."""
-        self.outbox.put(text)
+        """Queue a text for the client; dropped when it has gone. What no UTF-8 can carry (file names) becomes "?"."""
+        self.outbox.put(text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8"))
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Tell the client, unless it has not initialised, has opted out, or does not know the method."""
         if self.initialized is None or method in self.initialized.capabilities.opted_out:
             return
-        if method in EXPERIMENTAL_NOTIFICATIONS and not self.initialized.capabilities.experimental_api:
+        if method.startswith(EXPERIMENTAL_NOTIFICATIONS) and not self.initialized.capabilities.experimental_api:
             return
         self.send(notify(method, params, time.time_ns() // 1_000_000))
 
@@ -170,6 +173,7 @@ class Connections:
         self._live: dict[int, Connection] = {}
         self._threads: dict[str, set[int]] = {}
         self._parents: dict[str, str] = {}
+        self._left = asyncio.Event()
         self._numbers = itertools.count(1)
         # One counter for the process, over all connections and all kinds of request (observed).
         self._request_ids = itertools.count(0)
@@ -186,6 +190,7 @@ class Connections:
         self._live.pop(connection.number, None)
         for followers in self._threads.values():
             followers.discard(connection.number)
+        self._left.set()
         connection.closed()
 
     def subscribe(self, thread_id: str, connection: Connection) -> None:
@@ -203,7 +208,14 @@ class Connections:
         followers = self._threads.get(thread_id, set())
         was = connection.number in followers
         followers.discard(connection.number)
+        self._left.set()
         return was
+
+    async def deserted(self, thread_id: str) -> None:
+        """Wait until nobody follows the thread."""
+        while self._threads.get(thread_id):
+            self._left.clear()
+            await self._left.wait()
 
     def follows(self, thread_id: str, connection: Connection) -> bool:
         """Whether it gets what happens in the thread."""
@@ -248,7 +260,7 @@ class Answer:
     """The result of a request, and what to start once it is queued: its notifications must come behind it."""
 
     result: dict[str, Any]
-    then: Callable[[], None] | None = None
+    then: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,8 +398,9 @@ class AppServer:
         if not initialized:
             raise RequestFailed(INVALID_REQUEST, "Not initialized")
         assert connection.initialized is not None
-        if request.method in EXPERIMENTAL_METHODS and not connection.initialized.capabilities.experimental_api:
-            raise RequestFailed(INVALID_REQUEST, f"{request.method} requires experimentalApi capability")
+        wants = needs_experimental(request.method, request.params)
+        if wants is not None and not connection.initialized.capabilities.experimental_api:
+            raise RequestFailed(INVALID_REQUEST, f"{wants} requires experimentalApi capability")
         if method is None:
             raise RequestFailed(METHOD_NOT_SUPPORTED, f"{request.method} is not supported by {self._name}")
         return await method.handle(connection, params)

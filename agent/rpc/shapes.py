@@ -28,22 +28,22 @@ def flag(value: Any) -> bool:
     return value
 
 
-def count(value: Any) -> int:
-    """An integer of 32 bits without a sign."""
-    if type(value) is not int:
-        raise InvalidParams(invalid_type(value, "u32"))
-    if not 0 <= value < 2**32:
-        raise InvalidParams(f"invalid value: integer `{value}`, expected u32")
-    return value
+def integer(low: int, high: int, name: str) -> Shape:
+    """An integer from `low` to below `high`, with serde's name for it."""
+
+    def check(value: Any) -> int:
+        if type(value) is not int:
+            raise InvalidParams(invalid_type(value, name))
+        if not low <= value < high:
+            raise InvalidParams(f"invalid value: integer `{value}`, expected {name}")
+        return value
+
+    return check
 
 
-def size(value: Any) -> int:
-    """An integer of 64 bits without a sign."""
-    if type(value) is not int:
-        raise InvalidParams(invalid_type(value, "usize"))
-    if not 0 <= value < 2**64:
-        raise InvalidParams(f"invalid value: integer `{value}`, expected usize")
-    return value
+count = integer(0, 2**32, "u32")
+size = integer(0, 2**64, "usize")
+whole = integer(-(2**63), 2**63, "i64")
 
 
 def table(value: Any) -> dict[str, Any]:
@@ -155,7 +155,8 @@ def struct(name: str, elements: int, known: Mapping[str, Shape], required: tuple
 
     def check(value: Any) -> dict[str, Any]:
         if isinstance(value, list):  # serde takes the members in order, too; nobody writes them so
-            raise InvalidParams(f"invalid length {len(value)}, expected {name} with {elements} elements")
+            plural = "" if elements == 1 else "s"
+            raise InvalidParams(f"invalid length {len(value)}, expected {name} with {elements} element{plural}")
         if not isinstance(value, dict):
             raise InvalidParams(invalid_type(value, name))
         return members(value, known, required)

@@ -2,63 +2,30 @@
 
 import asyncio
 import itertools
+import os
+import re
 from typing import Any
 
-from agent.core import rollout
+from agent.core import agents_md, rollout
+from agent.core.git_info import git_info
 from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
 from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
+from agent.rpc.goal_methods import Goals
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
-from agent.rpc.messages import approval_policy
+from agent.rpc.permissions import assign, check_combined
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
-from agent.rpc.shapes import anything, flag, list_of, one_of, optional, size, struct, table, text
-from agent.rpc.thread_pages import TAKES_UP_ALL_TURNS, checked_id, given, newest, stored_wire, turn_wire
-
-_SETTINGS = {
-    "approvalPolicy": optional(approval_policy),
-    "baseInstructions": optional(text),
-    "config": optional(table),
-    "cwd": optional(text),
-    "developerInstructions": optional(text),
-    "excludeTurns": flag,
-    "model": optional(text),
-    "modelProvider": optional(text),
-    "sandbox": optional(one_of(*SANDBOX_POLICIES)),
-    "serviceTier": optional(text),
-    "threadId": text,
-}
-_RESUME = struct("struct ThreadResumeParams", 14, _SETTINGS, ("threadId",))
-_FORK = struct(
-    "struct ThreadForkParams",
-    15,
-    {**_SETTINGS, "ephemeral": flag, "lastTurnId": optional(text), "threadSource": optional(text)},
-    ("threadId",),
+from agent.rpc.thread_pages import (
+    TAKES_UP_ALL_TURNS,
+    checked_id,
+    given,
+    newest,
+    stored_wire,
+    turn_wire,
+    turns_page,
 )
-_ONE = struct("struct ThreadIdParams", 1, {"threadId": text}, ("threadId",))
-_NAME = struct("struct ThreadSetNameParams", 2, {"threadId": text, "name": text}, ("threadId", "name"))
-_INJECT = struct(
-    "struct ThreadInjectItemsParams", 2, {"threadId": text, "items": list_of(anything)}, ("threadId", "items")
-)
-_GIT = {"sha": anything, "branch": anything, "originUrl": anything}
-_METADATA = struct(
-    "struct ThreadMetadataUpdateParams",
-    2,
-    {"threadId": text, "gitInfo": optional(struct("struct ThreadMetadataGitInfoUpdateParams", 3, _GIT))},
-    ("threadId",),
-)
-_REVERT = struct("struct ThreadRevertParams", 2, {"threadId": text, "beforeTurnId": text}, ("threadId", "beforeTurnId"))
-_GOAL = struct(
-    "struct ThreadGoalSetParams",
-    5,
-    {
-        "threadId": text,
-        "objective": optional(text),
-        "status": optional(one_of("active", "paused", "budgetLimited", "usageLimited", "blocked", "complete")),
-        "tokenBudget": optional(size),
-    },
-    ("threadId",),
-)
+from agent.rpc.thread_params import FORK, INJECT, METADATA, NAME, RESUME, REVERT, of_one
 
 
 class ThreadMethods:
@@ -69,65 +36,62 @@ class ThreadMethods:
         now_s: Unix seconds.
     """
 
-    def __init__(self, core: Core, connections: Connections, default_model: Any, now_s: Any) -> None:
+    def __init__(
+        self, core: Core, connections: Connections, default_model: Any, now_s: Any, config: dict[str, Any]
+    ) -> None:
         self._core = core
         self._connections = connections
         self._default_model = default_model
         self._now_s = now_s
-        self._goals: dict[str, dict[str, Any]] = {}
+        self._config = config
+        self._goals = Goals(core, connections, now_s)
 
     def table(self) -> Methods:
         """The rows."""
         return {
-            "thread/resume": Method(given(_RESUME), self._resume),
-            "thread/fork": Method(given(_FORK), self._fork),
-            "thread/archive": Method(given(_ONE), self._archive),
-            "thread/unarchive": Method(given(_ONE), self._unarchive),
-            "thread/delete": Method(given(_ONE), self._delete),
-            "thread/unsubscribe": Method(given(_ONE), self._unsubscribe),
-            "thread/name/set": Method(given(_NAME), self._set_name),
-            "thread/inject_items": Method(given(_INJECT), self._inject),
-            "thread/metadata/update": Method(given(_METADATA), self._update),
-            "thread/revert": Method(given(_REVERT), self._revert),
-            "thread/goal/set": Method(given(_GOAL), self._set_goal),
-            "thread/goal/get": Method(given(_ONE), self._get_goal),
-            "thread/goal/clear": Method(given(_ONE), self._clear_goal),
+            "thread/resume": Method(given(RESUME), self._resume),
+            "thread/fork": Method(given(FORK), self._fork),
+            "thread/archive": Method(of_one("Archive"), self._archive),
+            "thread/unarchive": Method(of_one("Unarchive"), self._unarchive),
+            "thread/delete": Method(of_one("Delete"), self._delete),
+            "thread/unsubscribe": Method(of_one("Unsubscribe"), self._unsubscribe),
+            "thread/name/set": Method(given(NAME), self._set_name),
+            "thread/inject_items": Method(given(INJECT), self._inject),
+            "thread/metadata/update": Method(given(METADATA), self._update),
+            "thread/revert": Method(given(REVERT), self._revert),
+            **self._goals.table(),
         }
 
     # Taking up
 
     async def _resume(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = checked_id(wanted["threadId"])
+        thread_id = _id_of(wanted)
         loaded = self._core.is_loaded(thread_id)
+        check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
+        if wanted.get("history") is not None:
+            text = "a thread cannot be resumed with a history of the client's by countersign; start one and inject it"
+            raise RequestFailed(INVALID_REQUEST, text)
         try:
             thread = self._core.resume(thread_id)
         except ThreadNotStored as exc:
             raise _no_rollout(thread_id) from exc
         except ThreadArchived as exc:
-            text = f"session {thread_id} is archived. Run `codex unarchive {thread_id}` to unarchive it first."
-            raise RequestFailed(INVALID_REQUEST, text) from exc
+            raise _archived(thread_id) from exc
         except ThreadBusy as exc:
             raise RequestFailed(INVALID_REQUEST, f"thread {thread_id}: {exc}") from exc
         except StoreFailed as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
         if not loaded:
             before = thread.meta()
-            _override(thread, wanted)
+            self._override(thread, wanted)
             changed = {name: value for name, value in thread.meta().items() if before[name] != value}
             if changed:
                 self._core.write(thread_id, rollout.UPDATED, changed)
         stored = await self._stored(thread_id)
         answer = {
-            **thread.settings_wire(),
-            "collaborationMode": {
-                "mode": "default",
-                "settings": {
-                    "model": thread.model,
-                    "reasoning_effort": thread.effort,
-                    "developer_instructions": None,
-                },
-            },
-            "initialTurnsPage": None,
+            **thread.settings_wire(await self._sources(thread)),
+            "collaborationMode": thread.collaboration_wire(),
+            "initialTurnsPage": turns_page(thread_id, stored, wanted.get("initialTurnsPage")),
             "turnsBackwardsCursor": newest(thread_id, "turns") if stored.turns else None,
             "itemsBackwardsCursor": newest(thread_id, "itemsByCreatedAtOrdinal") if stored.turns else None,
         }
@@ -145,7 +109,7 @@ class ThreadMethods:
         def then() -> None:
             if not wanted.get("excludeTurns"):
                 self._tell_usage(connection, thread_id, stored.turns)
-            self._tell_goal(thread_id)
+            self._goals.tell(thread_id)
             if not loaded:
                 self._core.prewarm(thread_id)
 
@@ -156,27 +120,26 @@ class ThreadMethods:
             usage = self._core.usage_wire(thread_id, turns[-1].wire["id"])
             connection.notify("thread/tokenUsage/updated", usage)
 
-    def _tell_goal(self, thread_id: str) -> None:
-        """All who follow the thread are told anew (observed)."""
-        goal = self._goals.get(thread_id)
-        if goal is None:
-            self._connections.publish(thread_id, "thread/goal/cleared", {"threadId": thread_id})
-        else:
-            told = {"threadId": thread_id, "turnId": None, "goal": goal}
-            self._connections.publish(thread_id, "thread/goal/updated", told)
-
     async def _fork(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        source_id = checked_id(wanted["threadId"])
+        source_id = _id_of(wanted)
+        check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
+        if wanted.get("beforeTurnId") is not None and wanted.get("lastTurnId") is not None:
+            raise RequestFailed(INVALID_REQUEST, "`beforeTurnId` cannot be combined with `lastTurnId`")
+        if (await self._found(source_id)).archived:
+            raise _archived(source_id)
         stored = await self._stored(source_id)
-        before = _turn_after(stored, wanted.get("lastTurnId"))
+        if wanted.get("ephemeral") and not wanted.get("excludeTurns"):
+            raise RequestFailed(INVALID_REQUEST, "ephemeral paginated thread/fork requires `excludeTurns: true`")
+        before = _first_left_out(stored, wanted)
         thread = thread_of({**stored.meta, "id": self._core.new_id(), "created_at": self._now_s()})
         thread.forked_from, thread.source = source_id, wanted.get("threadSource")
         thread.ephemeral = bool(wanted.get("ephemeral"))
         thread.model = self._default_model()
-        _override(thread, wanted)
+        self._override(thread, wanted)
+        thread.git_info = None if thread.ephemeral else await asyncio.to_thread(git_info, thread.cwd)
         self._core.fork(stored, thread, before)
         self._connections.subscribe(thread.id, connection)
-        answer = thread.settings_wire()
+        answer = thread.settings_wire(await self._sources(thread))
         kept = list(itertools.takewhile(lambda turn: turn.wire["id"] != before, stored.turns))
         if not wanted.get("excludeTurns"):
             connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
@@ -189,6 +152,9 @@ class ThreadMethods:
             self._core.prewarm(thread.id)
 
         return Answer(answer, then)
+
+    async def _sources(self, thread: Thread) -> list[str]:
+        return await asyncio.to_thread(agents_md.sources, self._core.store.home, thread.cwd)
 
     async def _stored(self, thread_id: str) -> StoredThread:
         try:
@@ -207,18 +173,26 @@ class ThreadMethods:
     # Putting away
 
     async def _archive(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = checked_id(wanted["threadId"])
-        found = await self._found(thread_id)
-        if not found.archived:
+        thread_id = _session_id(wanted["threadId"])
+        if not self._is_unwritten(thread_id):
+            found = await self._found(thread_id)
+            if found.archived:
+                raise _no_rollout(thread_id)
             await self._unload(thread_id)
             self._move(found, archived=True)
+        else:
+            await self._unload(thread_id)
         return Answer({}, lambda: self._connections.broadcast("thread/archived", {"threadId": thread_id}))
 
     async def _unarchive(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = checked_id(wanted["threadId"])
-        found = await self._found(thread_id)
+        thread_id = _session_id(wanted["threadId"])
+        missing = f"no archived rollout found for thread id {thread_id}"
+        try:
+            found = await self._found(thread_id)
+        except RequestFailed as exc:
+            raise RequestFailed(INVALID_REQUEST, missing) from exc
         if not found.archived:
-            raise RequestFailed(INVALID_REQUEST, f"no archived rollout found for thread id {thread_id}")
+            raise RequestFailed(INVALID_REQUEST, missing)
         path = self._move(found, archived=False)
         thread = stored_wire(await self._stored(thread_id), path)
         told = {"threadId": thread_id}
@@ -226,13 +200,27 @@ class ThreadMethods:
 
     async def _delete(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = checked_id(wanted["threadId"])
-        found = await self._found(thread_id)
-        await self._unload(thread_id)
-        try:
-            self._core.store.delete(found)
-        except StoreFailed as exc:
-            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        if self._is_ephemeral(thread_id):
+            raise RequestFailed(INVALID_REQUEST, f"thread is not persisted and cannot be deleted: {thread_id}")
+        if not self._is_unwritten(thread_id):
+            found = await self._found(thread_id)
+            await self._unload(thread_id)
+            try:
+                self._core.store.delete(found)
+            except StoreFailed as exc:
+                raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        else:
+            await self._unload(thread_id)
         return Answer({}, lambda: self._connections.broadcast("thread/deleted", {"threadId": thread_id}))
+
+    def _is_ephemeral(self, thread_id: str) -> bool:
+        return self._core.is_loaded(thread_id) and self._core.thread(thread_id).ephemeral
+
+    def _is_unwritten(self, thread_id: str) -> bool:
+        """Whether it will be written down, and nothing has happened in it yet."""
+        if not self._core.is_loaded(thread_id) or self._is_ephemeral(thread_id):
+            return False
+        return not os.path.exists(self._core.thread(thread_id).path or "")
 
     async def _unload(self, thread_id: str) -> None:
         if await self._core.unload(thread_id):
@@ -267,7 +255,11 @@ class ThreadMethods:
         thread_id = checked_id(wanted["threadId"])
         update = wanted.get("gitInfo")
         if not update:
-            raise RequestFailed(INVALID_REQUEST, "gitInfo must include at least one field")
+            what = "thread metadata update" if update is None else "gitInfo"
+            raise RequestFailed(INVALID_REQUEST, f"{what} must include at least one field")
+        for name, value in update.items():
+            if value is not None and not value.strip():
+                raise RequestFailed(INVALID_REQUEST, f"gitInfo.{name} must not be empty")
         stored = await self._stored(thread_id)
         git = {"sha": None, "branch": None, "originUrl": None, **(stored.meta.get("git_info") or {}), **update}
         await self._change(thread_id, {"git_info": git})
@@ -279,6 +271,9 @@ class ThreadMethods:
     async def _change(self, thread_id: str, changes: dict[str, Any]) -> None:
         """Change what is written down of a thread, which is loaded for it if need be."""
         loaded = self._core.is_loaded(thread_id)
+        if self._is_ephemeral(thread_id):
+            text = f"ephemeral thread does not support metadata updates: {thread_id}"
+            raise RequestFailed(INVALID_REQUEST, text)
         try:
             thread = self._core.resume(thread_id)
         except (ThreadNotStored, ThreadArchived) as exc:
@@ -318,68 +313,64 @@ class ThreadMethods:
         wire = {**thread.wire(), "turns": [turn_wire(one, "full") for one in kept]}
         return Answer({"thread": wire})
 
+    def _override(self, thread: Thread, wanted: dict[str, Any]) -> None:
+        for name, attribute in _OVERRIDES.items():
+            if wanted.get(name) is not None:
+                setattr(thread, attribute, wanted[name])
+        effort = (wanted.get("config") or {}).get("model_reasoning_effort")
+        if isinstance(effort, str) and effort:
+            thread.effort = effort
+        if wanted.get("sandbox") is not None:
+            thread.sandbox, thread.profile = dict(SANDBOX_POLICIES[wanted["sandbox"]]), None
+        if wanted.get("permissions") is not None:
+            assign(thread, wanted["permissions"], self._config)
+
     def _loaded(self, given_id: str) -> Thread:
         thread_id = checked_id(given_id)
         if not self._core.is_loaded(thread_id):
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}")
         return self._core.thread(thread_id)
 
-    # Goals: kept as long as the process lives, and told to clients; the model is not told.
 
-    async def _set_goal(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread = self._loaded(wanted["threadId"])
-        now = self._now_s()
-        fresh = {"threadId": thread.id, "status": "active", "tokenBudget": None, "tokensUsed": 0, "timeUsedSeconds": 0}
-        goal = self._goals.get(thread.id)
-        if goal is None:
-            if not (wanted.get("objective") or "").strip():
-                raise RequestFailed(INVALID_REQUEST, "goal objective must not be empty")
-            goal = {**fresh, "createdAt": now}
-        for name in ("objective", "status", "tokenBudget"):
-            if wanted.get(name) is not None:
-                goal[name] = wanted[name]
-        order = ("threadId", "objective", "status", "tokenBudget", "tokensUsed", "timeUsedSeconds", "createdAt")
-        goal = {**{name: goal[name] for name in order}, "updatedAt": now}
-        self._goals[thread.id] = goal
-        told = {"threadId": thread.id, "turnId": None, "goal": goal}
-        return Answer({"goal": goal}, lambda: self._connections.publish(thread.id, "thread/goal/updated", told))
-
-    async def _get_goal(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        return Answer({"goal": self._goals.get(self._loaded(wanted["threadId"]).id)})
-
-    async def _clear_goal(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread = self._loaded(wanted["threadId"])
-        cleared = self._goals.pop(thread.id, None) is not None
-        told = {"threadId": thread.id}
-        then = (lambda: self._connections.publish(thread.id, "thread/goal/cleared", told)) if cleared else None
-        return Answer({"cleared": cleared}, then)
+_OVERRIDES = {
+    "model": "model",
+    "approvalPolicy": "approval_policy",
+    "baseInstructions": "base_instructions",
+    "developerInstructions": "developer_instructions",
+    "serviceTier": "service_tier",
+    "cwd": "cwd",
+}
 
 
-def _override(thread: Thread, wanted: dict[str, Any]) -> None:
-    named = {
-        "model": "model",
-        "approvalPolicy": "approval_policy",
-        "baseInstructions": "base_instructions",
-        "developerInstructions": "developer_instructions",
-        "serviceTier": "service_tier",
-        "cwd": "cwd",
-    }
-    for name, attribute in named.items():
-        if wanted.get(name) is not None:
-            setattr(thread, attribute, wanted[name])
-    if wanted.get("sandbox") is not None:
-        thread.sandbox, thread.profile = dict(SANDBOX_POLICIES[wanted["sandbox"]]), None
-
-
-def _turn_after(stored: StoredThread, last_turn_id: str | None) -> str | None:
-    """The turn behind this one, None if it is the last or none is named."""
-    if last_turn_id is None:
+def _first_left_out(stored: StoredThread, wanted: dict[str, Any]) -> str | None:
+    """The turn that a fork goes up to; None if it has all."""
+    named = wanted.get("beforeTurnId") or wanted.get("lastTurnId")
+    if named is None:
         return None
     ids = [turn.wire["id"] for turn in stored.turns]
-    if last_turn_id not in ids:
-        raise RequestFailed(INVALID_REQUEST, f"turn not found: {last_turn_id}")
-    index = ids.index(last_turn_id) + 1
+    if named not in ids:
+        raise RequestFailed(INVALID_REQUEST, f"turn not found: {named}")
+    index = ids.index(named) + (wanted.get("beforeTurnId") is None)
     return ids[index] if index < len(ids) else None
+
+
+def _session_id(given_id: str) -> str:
+    return checked_id(given_id, "session")
+
+
+def _id_of(wanted: dict[str, Any]) -> str:
+    """The thread that is meant: that of the path, if there is one, else of the id."""
+    if wanted.get("path") is None:
+        return _session_id(wanted["threadId"])
+    name = re.search(r"([0-9a-f-]{36})[.]jsonl$", wanted["path"])
+    if name is None:
+        raise RequestFailed(INVALID_REQUEST, f"no rollout found at path {wanted['path']}")
+    return _session_id(name[1])
+
+
+def _archived(thread_id: str) -> RequestFailed:
+    text = f"session {thread_id} is archived. Run `codex unarchive {thread_id}` to unarchive it first."
+    return RequestFailed(INVALID_REQUEST, text)
 
 
 def _no_rollout(thread_id: str) -> RequestFailed:

@@ -64,6 +64,18 @@ _ITEMS = struct(
 )
 
 
+# Of the turns that thread/resume answers with.
+TURNS_PAGE = struct(
+    "struct ThreadResumeInitialTurnsPageParams",
+    3,
+    {
+        "itemsView": optional(one_of("notLoaded", "summary", "full")),
+        "limit": optional(count),
+        "sortDirection": _DIRECTION,
+    },
+)
+
+
 def deprecated_turns(instead: str) -> dict[str, Any]:
     """What clients are told that ask for all turns at once."""
     summary = (
@@ -168,11 +180,7 @@ class ThreadPages:
     async def _turns(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = checked_id(wanted["threadId"])
         stored, _ = await self._stored(thread_id, self._nothing_yet(thread_id, "thread/turns/list"))
-        view = wanted.get("itemsView") or "summary"
-        ordered = stored.turns[::-1] if wanted.get("sortDirection") != "asc" else stored.turns
-        page, following, backwards = _page(thread_id, "turns", ordered, wanted)
-        data = [turn_wire(turn, view) for turn in page]
-        return Answer({"data": data, "nextCursor": following, "backwardsCursor": backwards})
+        return Answer(turns_page(thread_id, stored, wanted) or {})
 
     async def _items(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = checked_id(wanted["threadId"])
@@ -197,6 +205,8 @@ class ThreadPages:
         """Why there are no turns to list."""
         if not self._core.is_loaded(thread_id):
             return f"no rollout found for thread id {thread_id}"
+        if self._core.thread(thread_id).ephemeral:
+            return f"ephemeral threads do not support {method}"
         return f"thread {thread_id} is not materialized yet; {method} is unavailable before first user message"
 
     async def _stored(self, thread_id: str, missing: str) -> tuple[StoredThread, str]:
@@ -210,12 +220,16 @@ class ThreadPages:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
 
 
-def checked_id(given_id: str) -> str:
-    """A thread's id in its usual spelling, or the error that clients of the original know."""
+def checked_id(given_id: str, what: str = "thread") -> str:
+    """A thread's id in its usual spelling, or the error that clients of the original know.
+
+    Args:
+        what: The original calls it "session" here and there.
+    """
     try:
         return parse_uuid(given_id)
     except ValueError as exc:
-        raise RequestFailed(INVALID_REQUEST, f"invalid thread id: {exc}") from exc
+        raise RequestFailed(INVALID_REQUEST, f"invalid {what} id: {exc}") from exc
 
 
 def stored_wire(stored: StoredThread, path: str) -> dict[str, Any]:
@@ -224,6 +238,17 @@ def stored_wire(stored: StoredThread, path: str) -> dict[str, Any]:
     thread.preview, thread.updated_at, thread.path = stored.preview, stored.updated_at, path
     status = {"type": "notLoaded"}
     return {**thread.wire(), "environments": None, "status": status, "canAcceptDirectInput": None}
+
+
+def turns_page(thread_id: str, stored: StoredThread, wanted: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A page of turns; None where none is wanted."""
+    if wanted is None:
+        return None
+    view = wanted.get("itemsView") or "summary"
+    ordered = stored.turns[::-1] if wanted.get("sortDirection") != "asc" else stored.turns
+    page, following, backwards = _page(thread_id, "turns", ordered, wanted)
+    data = [turn_wire(turn, view) for turn in page]
+    return {"data": data, "nextCursor": following, "backwardsCursor": backwards}
 
 
 def turn_wire(turn: StoredTurn, view: str) -> dict[str, Any]:

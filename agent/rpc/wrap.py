@@ -6,6 +6,7 @@ at for nothing else, but for what the desktop says of itself at `initialize`.
 """
 
 import enum
+import re
 
 from agent.rpc.handshake import Initialize, parse_initialize
 from agent.rpc.jsonrpc import ErrorResponse, Event, Request, RequestId, Response, parse
@@ -20,7 +21,8 @@ MAX_HELD_BYTES = 1024 * 1024
 MOST_TRIES = 100
 
 _LINE_END = b"\n"
-_INITIALIZE = b"initialize"
+# A writer may escape any letter of it.
+_INITIALIZE = re.compile(rb"initialize|\\u")
 
 
 class Handshake:
@@ -42,7 +44,7 @@ class Handshake:
 
     def may_be_in(self, lines: bytes) -> bool:
         """Whether `asked` should see these lines one by one."""
-        return not self.is_over and _INITIALIZE in lines
+        return not self.is_over and _INITIALIZE.search(lines) is not None
 
     def asked(self, line: bytes) -> None:
         """The desktop wrote this line."""

@@ -10,22 +10,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from agent.sandbox import stage
 from agent.sandbox.denial import likely_denied
 from agent.sandbox.frozen import frozen
 from agent.sandbox.guardian import Guardian
 from agent.sandbox.init import BY_ITSELF_S, KILLED_S, Init, end
 from agent.sandbox.launch import EXEC_FAILED, end_orphan, prepare
+from agent.sandbox.leash import Leash
 from agent.sandbox.placeholders import Busy, Hold
 from agent.sandbox.plan import Backend, SandboxPlan, SandboxUnavailable
 from agent.sandbox.policy import Policy
-from agent.sandbox.spawn import said, spawn
+from agent.sandbox.spawn import said
+from agent.sandbox.start import start
 from agent.sandbox.streams import Output, Pipes
 
 # As the original reports a command whose time was up (coreutils' timeout does, too).
@@ -70,6 +70,7 @@ class Runner:
 
     def __init__(self) -> None:
         self._guardian = Guardian()
+        self._leash = Leash()
         # Plans are made in threads.
         self._guarding = threading.Lock()
         self._has_planned = False
@@ -113,7 +114,7 @@ class Runner:
         plan, hold = await self._prepared(make_plan, plans_quickly)
         try:
             outcome = await _carried_out(
-                plan, hold, environ, timeout_s, max_output_bytes, stdin, on_output, terminal, merged
+                plan, hold, environ, timeout_s, max_output_bytes, stdin, on_output, terminal, merged, self._leash
             )
         except GeneratorExit:
             # The loop is gone without an end of its tasks, and nothing can be awaited any more.
@@ -169,6 +170,7 @@ class Runner:
         self._close_released()
         with self._guarding:
             self._guardian.dismiss()
+        self._leash.close()
 
 
 async def _carried_out(
@@ -181,6 +183,7 @@ async def _carried_out(
     on_output: Callable[[str, bytes], None] | None,
     terminal: int | None,
     merged: bool,
+    leash: Leash,
 ) -> Outcome:
     def heard(stream: str) -> Callable[[bytes], None] | None:
         return None if on_output is None else lambda piece: on_output(stream, piece)
@@ -192,7 +195,7 @@ async def _carried_out(
         try:
             pipes = stack.enter_context(Pipes(loop, outputs[:1] if merged else outputs, stdin))
             streams = pipes.theirs if terminal is None else (terminal, terminal, terminal)
-            command = _Running(loop, plan, hold, {**environ, **dict(plan.environment)}, streams)
+            command = _Running(loop, plan, hold, {**environ, **dict(plan.environment)}, streams, leash)
             stack.callback(command.close)
         except OSError as exc:
             raise SandboxUnavailable(plan.backend, f"the command cannot be started: {said(exc)}") from exc
@@ -237,8 +240,10 @@ class _Running:
         hold: Hold | None,
         environ: Mapping[str, str],
         streams: tuple[int, int, int],
+        leash: Leash,
     ) -> None:
         self._loop = loop
+        self._leash = leash
         self._plan = plan
         self._hold = hold
         self._status: int | None = None
@@ -246,11 +251,12 @@ class _Running:
         self._last_resort: asyncio.TimerHandle | None = None
         self._init = Init() if plan.backend is Backend.BUBBLEWRAP else None
         try:
-            self._pid = _start(plan, hold, environ, streams, self._init)
+            self._pid = start(plan, hold, environ, streams, self._init)
         except BaseException:
             self._close_init()
             raise
         try:
+            self._leash.hold(plan.backend, self._pid)
             self._witness = os.pidfd_open(self._pid)
         except BaseException:
             self.close()
@@ -278,7 +284,7 @@ class _Running:
     async def finished(self) -> bool:
         """Wait until it has ended, and its sandbox has. Whether somebody gave it up meanwhile: that changes nothing."""
         given_up = await _through(self._ended)
-        self._status = os.waitpid(self._pid, 0)[1]  # noqa: ASYNC222 - it has ended: this does not wait
+        self._reap()  # it has ended: this does not wait
         # Where nothing is masked nobody has to know of the rest, which dies with bubblewrap.
         if self._init is not None and self._hold is not None:
             end_orphan(self._init, self._hold)
@@ -309,7 +315,7 @@ class _Running:
             if self._init is not None:
                 end(self._pid, signal.SIGKILL)
             self._kill_group()
-            self._status = os.waitpid(self._pid, 0)[1]
+            self._reap()
             if self._hold is not None:
                 self._hold.leave()
         if self._last_resort is not None:
@@ -319,6 +325,10 @@ class _Running:
             os.close(self._witness)
             self._witness = -1
         self._close_init()
+
+    def _reap(self) -> None:
+        self._leash.release(self._pid)  # before somebody else can have the pid
+        self._status = os.waitpid(self._pid, 0)[1]
 
     def _close_init(self) -> None:
         if self._init is not None:
@@ -335,57 +345,6 @@ class _Running:
 
         self._loop.add_reader(descriptor, ready)
         return done
-
-
-def _start(
-    plan: SandboxPlan,
-    hold: Hold | None,
-    environ: Mapping[str, str],
-    streams: tuple[int, int, int],
-    init: Init | None,
-) -> int:
-    """Start the process of a plan in a session of its own; returns its pid.
-
-    Raises:
-        SandboxUnavailable: It cannot be started.
-    """
-    if plan.backend is Backend.BUBBLEWRAP:
-        if plan.bridge_ports:
-            raise SandboxUnavailable(
-                plan.backend, "the managed network is built for one command at a time; start the sandbox helper for it"
-            )
-        # From this thread, which lives as long as the agent: bubblewrap dies with the thread that started it.
-        return spawn(plan, environ, hold, init.descriptors if init is not None else {}, streams=streams)
-    argv, given = plan.argv, environ
-    pass_fds: tuple[int, ...] = ()
-    told = -1
-    if plan.backend in (Backend.SECCOMP, Backend.LANDLOCK):
-        # A file and not a pipe, which takes no more than 64 KiB before it has a reader.
-        told = os.memfd_create("plan")
-        os.pwrite(told, stage.describe(plan, environ), 0)
-        # The command's environment is told. The stage is not confined yet, and LD_PRELOAD or LD_LIBRARY_PATH may lead
-        # to where the command can write.
-        argv, pass_fds, given = (sys.executable, "-I", "-S", stage.__file__, str(told)), (told,), {}
-    try:
-        process = subprocess.Popen(  # noqa: S603 - what the model wants run, confined by the plan
-            argv,
-            stdin=streams[0],
-            stdout=streams[1],
-            stderr=streams[2],
-            cwd=plan.cwd,
-            env=given,
-            start_new_session=True,
-            pass_fds=pass_fds,
-        )
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise SandboxUnavailable(plan.backend, f"{argv[0]!r} cannot be started in {plan.cwd!r}: {reason}") from exc
-    finally:
-        if told >= 0:
-            os.close(told)
-    # We wait for it by its pid; Popen must not wait for it as well when it is collected.
-    process.returncode = 0
-    return process.pid
 
 
 async def _through[Result](future: asyncio.Future[Result], timeout_s: float | None = None) -> bool:

@@ -11,7 +11,7 @@ from agent.sandbox.plan import INFO_FD, SECCOMP_FD, SYNC_FD, SandboxPlan, Sandbo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agent.sandbox.placeholders import Hold
 else:
@@ -40,6 +40,7 @@ def spawn(
     *,
     signal_mask: Iterable[int] = (),
     streams: tuple[int, int, int] | None = None,
+    posix_spawn: Callable[..., int] = os.posix_spawn,
 ) -> int:
     """Start bubblewrap and return its pid. Of our descriptors it gets the streams and those that its argv names.
 
@@ -88,7 +89,7 @@ def spawn(
             actions.append((os.POSIX_SPAWN_CLOSEFROM, _ABOVE))
         else:
             close_inherited()
-        return os.posix_spawn(
+        return posix_spawn(
             words[0],
             [*words, *plan.argv[1:]],
             environ,

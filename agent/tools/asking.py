@@ -152,19 +152,17 @@ class ClientTools:
             "tool": call.name,
             "arguments": given,
         }
-        parts: list[dict[str, Any]] | None = None
-        success, output = False, ToolOutput("dynamic tool request failed")
+        success = False
         try:
             answer = await context.ask("item/tool/call", params)
         except Exception as exc:
-            output = ToolOutput(f"dynamic tool request failed: {exc}")
+            parts = _told(f"dynamic tool request failed: {exc}")
         else:
             if isinstance(answer, dict) and isinstance(answer.get("contentItems"), list):
                 parts = [one for one in answer["contentItems"] if isinstance(one, dict)]
                 success = answer.get("success") is True
-                output = ToolOutput(_content(parts))
             else:
-                output = ToolOutput("dynamic tool request failed: the client's answer cannot be used")
+                parts = _told("dynamic tool response was invalid")
         ended = context.now_ms()
         context.item(
             "item/completed",
@@ -177,13 +175,18 @@ class ClientTools:
                 "completedAtMs": ended,
             },
         )
-        return output
+        return ToolOutput(_content(parts))
+
+
+def _told(text: str) -> list[dict[str, Any]]:
+    """What clients and the model are told instead of an answer."""
+    return [{"type": "inputText", "text": text}]
 
 
 def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """A text where there is nothing but text, as the service takes it; else parts."""
-    if all(part.get("type") == "inputText" for part in parts):
-        return "\n".join(str(part.get("text", "")) for part in parts)
+    """A text where there is nothing but one, as the service takes it; else parts."""
+    if len(parts) == 1 and parts[0].get("type") == "inputText":
+        return str(parts[0].get("text", ""))
     found: list[dict[str, Any]] = []
     for part in parts:
         if part.get("type") == "inputImage":

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import secrets
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ DEFAULT_YIELD_MS, MOST_YIELD_MS, LEAST_YIELD_MS = 10_000, 30_000, 250
 DEFAULT_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS = 10_000, 50_000
 # Observed: a token is counted as four bytes.
 _TOKEN_BYTES = 4
+DEFAULT_OUTPUT_BYTES = DEFAULT_OUTPUT_TOKENS * _TOKEN_BYTES
 
 _TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
 
@@ -125,7 +126,7 @@ def parse_exec(text: str) -> ExecCommand:
     """Raises BadArguments."""
     given = arguments(text)
     cmd = _of(given, "cmd", str)
-    if not cmd:
+    if cmd is None:
         raise BadArguments("failed to parse function arguments: missing field `cmd`")
     if "\0" in cmd:
         raise BadArguments("cmd must not hold a NUL")
@@ -192,8 +193,31 @@ def shell_words(wanted: ExecCommand, shell: str) -> tuple[str, ...]:
 
 
 def shown(argv: tuple[str, ...]) -> str:
-    """The command as clients are shown it."""
-    return shlex.join(argv)
+    """The command as clients are shown it, in the quotes of the original (observed)."""
+    if any("\0" in word for word in argv):
+        return "<command included NUL byte>"
+    return " ".join(_quoted(word) for word in argv)
+
+
+# What may stand without quotes, in single ones and in double ones; the first is taken that reaches farthest.
+_BARE, _SINGLE, _DOUBLE = (re.compile(one) for one in (r"[+./:@\]_0-9A-Za-z-]*", r"\^?[^'\\^]*", r"[^`$!^]*"))
+
+
+def _quoted(word: str) -> str:
+    quoted = "" if word else "''"
+    while word:
+        reach = [len(one.match(word)[0]) for one in (_BARE, _SINGLE, _DOUBLE)]  # type: ignore[index]  # all may be empty
+        end = max(reach)
+        piece, word = word[:end], word[end:]
+        match reach.index(end):
+            case 0:
+                quoted += piece
+            case 1:
+                quoted += f"'{piece}'"
+            case _:
+                escaped = re.sub(r'["\\]', r"\\\g<0>", piece)
+                quoted += f'"{escaped}"'
+    return quoted
 
 
 def actions(cmd: str) -> list[dict[str, Any]]:

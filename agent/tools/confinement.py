@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from agent.core.thread import Thread
 from agent.sandbox.environment import ShellEnvironmentPolicy, apply
@@ -10,7 +11,18 @@ from agent.sandbox.host import look, places
 from agent.sandbox.legacy import LegacyPolicy, Mode, to_profile
 from agent.sandbox.plan import Command, Options, SandboxPlan, plan
 from agent.sandbox.policy import Policy, Profile, resolve
+from agent.sandbox.profile_toml import named_profile
 
+_UNATTENDED = {
+    "COLORTERM": "",
+    "GH_PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "LC_CTYPE": "C.UTF-8",
+    "NO_COLOR": "1",
+    "PAGER": "cat",
+}
 _FREE = LegacyPolicy(Mode.DANGER_FULL_ACCESS)
 
 
@@ -24,12 +36,14 @@ class Confinement:
         own_proxy: () -> (host:port of our proxy, loopback ports that stamp, directories of our certificates): what no
             tool may have.
         environ: Of this process.
+        config: config.toml with the overrides, for the permission profiles that it defines.
     """
 
     environment: ShellEnvironmentPolicy
     options: Options
     own_proxy: Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
     environ: Mapping[str, str]
+    config: dict[str, Any] = field(default_factory=dict)
 
     def policy(self, thread: Thread, *, free: bool = False) -> Policy:
         """The resolved policy of a thread.
@@ -37,8 +51,13 @@ class Confinement:
         Raises:
             PolicyError: It cannot be used.
         """
-        profile = to_profile(_FREE) if free else profile_of(thread)
-        return resolve(profile, places(thread.cwd, self.environ))
+        if free:
+            return resolve(to_profile(_FREE), places(thread.cwd, self.environ))
+        if thread.profile is None:
+            return resolve(profile_of(thread), places(thread.cwd, self.environ))
+        home = self.environ.get("HOME") or os.path.expanduser("~")
+        named = named_profile(thread.profile, self.config, home, thread.cwd)
+        return resolve(named.profile, places(thread.cwd, self.environ, named.workspace_roots))
 
     def planner(
         self, thread: Thread, argv: tuple[str, ...], cwd: str, *, free: bool = False
@@ -57,6 +76,11 @@ class Confinement:
         """What a tool's environment is."""
         address, _, directories = self.own_proxy()
         return apply(self.environment, self.environ, address, directories)
+
+    def model_environment(self, thread: Thread, call_id: str) -> dict[str, str]:
+        """The same for a command of the model, which nobody pages through or looks at in colours (observed)."""
+        marks = {"CODEX_CI": "1", "CODEX_THREAD_ID": thread.id, "CODEX_TOOL_CALL_ID": call_id}
+        return {**self.tool_environment(), **_UNATTENDED, **marks}
 
     def may_write(self, thread: Thread, path: str) -> bool:
         """Whether the policy grants it, symlinks followed; what is protected is not granted."""

@@ -217,7 +217,10 @@ class FileChange:
         if self.after is None:
             return {"path": self.path, "kind": {"type": "delete"}, "diff": self.before}
         kind = {"type": "update", "move_path": self.moved_to}
-        return {"path": self.path, "kind": kind, "diff": _hunks(self.before, self.after)}
+        diff = _hunks(self.before, self.after)
+        if self.moved_to is not None:
+            diff += f"\n\nMoved to: {self.moved_to}"
+        return {"path": self.path, "kind": kind, "diff": diff}
 
     def note(self, diffs: dict[str, tuple[str | None, str | None]]) -> None:
         """Add it to what a turn has changed: the content of each file before, and now."""

@@ -6,6 +6,7 @@ import os
 import pty
 import secrets
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping
 
@@ -21,6 +22,8 @@ MOST_KEPT_BYTES = 1024 * 1024
 MOST_SESSIONS = 64
 # At most this much is read at once: a command that never stops writing must not keep the loop from all else.
 _CHUNK = 64 * 1024
+# Rows and columns of a terminal (observed).
+_TERMINAL_SIZE = (24, 80)
 # How long a command may take to read what it is told.
 _WRITE_S = 5.0
 
@@ -71,6 +74,7 @@ class Session:
         try:
             if self.tty:
                 self._master, terminal = pty.openpty()
+                termios.tcsetwinsize(terminal, _TERMINAL_SIZE)
                 os.set_blocking(self._master, False)
                 loop.add_reader(self._master, self._read)
             self.outcome = await runner.run(

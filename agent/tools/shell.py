@@ -1,14 +1,14 @@
 """exec_command and write_stdin: shell commands, in the sandbox of their thread unless the user lets them out."""
 
 import asyncio
-import codecs
 import os
 import pwd
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agent.core.approval import Verdict, decide_command, plain_words, proposed_amendment
+from agent.core.approval import Decision, Verdict, command_words, decide_command, proposed_amendment
+from agent.core.danger import removes_by_force
 from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolCall, ToolOutput
 from agent.model.wire import Item
@@ -30,7 +30,10 @@ from agent.tools.command import (
 )
 from agent.tools.confinement import Confinement
 from agent.tools.patching import Patching, patch_in
-from agent.tools.sessions import MOST_KEPT_BYTES, MOST_SESSIONS, Session, on_terminal
+from agent.tools.rule_files import RuleFiles
+from agent.tools.sessions import MOST_SESSIONS, Session, on_terminal
+from agent.tools.shown_command import STARTUP, ShownCommand
+from agent.tools.user_command import UserCommand
 
 # A decision of the client that ends the turn, and those that let the command run.
 _CANCEL = "cancel"
@@ -42,12 +45,16 @@ class Shell:
 
     Args:
         patching: Carries out a patch that a command line is.
+        rules: What the user has laid down; nothing by default.
     """
 
-    def __init__(self, runner: Runner, confinement: Confinement, patching: Patching) -> None:
+    def __init__(
+        self, runner: Runner, confinement: Confinement, patching: Patching, rules: RuleFiles | None = None
+    ) -> None:
         self._runner = runner
         self._confinement = confinement
         self._patching = patching
+        self._rules = rules or RuleFiles(None)
         self._shell = _users_shell()
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
@@ -59,6 +66,10 @@ class Shell:
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
         await asyncio.gather(*(one.stop() for one in _sessions(session).values()))
 
+    def user_command(self, command: str, timeout_ms: int | None, context: CallContext) -> UserCommand:
+        """A command of the user: nothing confines it, and nobody is asked."""
+        return UserCommand(command, timeout_ms, context, self._runner, self._confinement, self._shell)
+
     # exec_command
 
     async def _exec(self, call: ToolCall, context: CallContext) -> ToolOutput:
@@ -66,27 +77,37 @@ class Shell:
         patch = patch_in(wanted.cmd)
         if patch is not None:
             return await self._patching.apply(call, context, patch.text, workdir(patch.cwd, context.thread.cwd))
-        item = _Shown(call, context, shown(shell_words(wanted, self._shell)), wanted.cmd)
+        argv = shell_words(wanted, self._shell)
+        item = ShownCommand(call.id, context, shown(argv), wanted.cmd, STARTUP)
         # What was allowed of the user's shell was not allowed of a program that the model calls a shell.
-        words = plain_words(wanted.cmd) if wanted.shell is None else (item.command,)
+        words = command_words(wanted.cmd, argv) if wanted.shell is None else argv
         decision = decide_command(
             context.thread.approval_policy,
             context.thread.sandbox_mode,
             escalated=wanted.escalated,
             words=words,
             allowed=_allowed(context.session),
+            rule=self._rules.of(wanted.cmd, words),
+            dangerous=removes_by_force(wanted.cmd),
+            shown=item.command,
         )
         free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
         if decision.verdict is Verdict.REFUSE:
-            return _rejected(decision.reason)
+            return ToolOutput(decision.reason) if decision.is_whole else _rejected(decision.reason)
         if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
-            refused = await self._ask(call, context, wanted, item, words)
+            refused = await self._ask(call, context, wanted, item, words, decision)
             if refused is not None:
                 return refused
         return await self._run(context, wanted, item, free)
 
     async def _ask(
-        self, call: ToolCall, context: CallContext, wanted: ExecCommand, item: "_Shown", words: tuple[str, ...]
+        self,
+        call: ToolCall,
+        context: CallContext,
+        wanted: ExecCommand,
+        item: ShownCommand,
+        words: tuple[str, ...],
+        decision: Decision,
     ) -> ToolOutput | None:
         """None if the client lets it run; else what the model is told."""
         with context.waiting("waitingOnApproval"):
@@ -99,39 +120,45 @@ class Shell:
                 "startedAtMs": item.started_ms,
                 "environmentId": "local",
             }
-            if wanted.justification is not None:
-                params["reason"] = wanted.justification
-            amendment = proposed_amendment(wanted.cmd) if wanted.shell is None else list(words)
-            allow = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": amendment}}
+            if (reason := decision.reason or wanted.justification) is not None:
+                params["reason"] = reason
+            argv = shell_words(wanted, self._shell)
+            amendment = list(words) if wanted.shell else proposed_amendment(wanted.cmd, argv, wanted.prefix)
             params |= {
                 "command": item.command,
                 "cwd": context.thread.cwd,
                 "commandActions": actions(wanted.cmd),
-                "proposedExecpolicyAmendment": amendment,
-                "availableDecisions": ["accept", allow, _CANCEL],
+                "availableDecisions": ["accept", _CANCEL],
             }
+            if decision.can_amend:
+                allow = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": amendment}}
+                params["proposedExecpolicyAmendment"] = amendment
+                params["availableDecisions"] = ["accept", allow, _CANCEL]
             try:
                 answer = await context.ask("item/commandExecution/requestApproval", params)
             except Exception:
                 item.completed("failed")
                 return _rejected("approval request failed")
-            decision = answer.get("decision") if isinstance(answer, dict) else None
-            if isinstance(decision, dict) and "acceptWithExecpolicyAmendment" in decision:
-                accepted = decision["acceptWithExecpolicyAmendment"]
+            said = answer.get("decision") if isinstance(answer, dict) else None
+            if isinstance(said, dict) and "acceptWithExecpolicyAmendment" in said:
+                accepted = said["acceptWithExecpolicyAmendment"]
                 given = accepted.get("execpolicy_amendment") if isinstance(accepted, dict) else None
-                _allowed(context.session).add(tuple(_words(given) or amendment))
+                if decision.can_amend:
+                    prefix = tuple(_words(given) or amendment)
+                    _allowed(context.session).add(prefix)
+                    await asyncio.to_thread(self._rules.amend, prefix)
                 return None
-            if decision in _YES:
-                if decision == "acceptForSession":
+            if said in _YES:
+                if said == "acceptForSession":
                     _allowed(context.session).add(words)
                 return None
-            if decision not in ("decline", _CANCEL):
+            if said not in ("decline", _CANCEL):
                 item.completed("failed")
                 return _rejected("approval request failed")
             item.completed("declined")
-            return _rejected("rejected by user", stops_turn=decision == _CANCEL)
+            return _rejected("rejected by user", stops_turn=said == _CANCEL)
 
-    async def _run(self, context: CallContext, wanted: ExecCommand, item: "_Shown", free: bool) -> ToolOutput:
+    async def _run(self, context: CallContext, wanted: ExecCommand, item: ShownCommand, free: bool) -> ToolOutput:
         cwd = workdir(wanted.workdir, context.thread.cwd)
         try:
             words = shell_words(wanted, self._shell)
@@ -141,7 +168,7 @@ class Shell:
             return ToolOutput(f"exec_command failed: the sandbox policy cannot be used: {exc}")
         session = Session(item.output, tty=wanted.tty)
         item.process_id = str(session.id)
-        session.start(self._runner, make_plan, self._confinement.tool_environment())
+        session.start(self._runner, make_plan, self._confinement.model_environment(context.thread, item.id))
         try:
             await session.wait(wanted.yield_s)
         except asyncio.CancelledError:
@@ -165,7 +192,7 @@ class Shell:
         session = _sessions(context.session).get(wanted.session_id)
         if session is None:
             return ToolOutput(f"write_stdin failed: Unknown process id {wanted.session_id}")
-        item: _Shown = context.session["items"][session.id]
+        item: ShownCommand = context.session["items"][session.id]
         began = time.monotonic()
         if wanted.chars:
             if not session.tty:
@@ -184,7 +211,7 @@ class Shell:
         return self._told(context, session, item, began, wanted.output_bytes)
 
     def _told(
-        self, context: CallContext, session: Session, item: "_Shown", began: float, output_bytes: int
+        self, context: CallContext, session: Session, item: ShownCommand, began: float, output_bytes: int
     ) -> ToolOutput:
         output, dropped = session.said.take()
         code: int | None = None
@@ -197,76 +224,6 @@ class Shell:
         return ToolOutput(
             output_text(wall_s, output, output_bytes, exit_code=code, session_id=session.id, dropped=dropped)
         )
-
-
-class _Shown:
-    """The commandExecution item of a command, as its clients see it."""
-
-    def __init__(self, call: ToolCall, context: CallContext, command: str, cmd: str) -> None:
-        self.id = call.id
-        self.command = command
-        self.started_ms = context.now_ms()
-        self.process_id: str | None = None
-        self._context = context
-        self._cmd = cmd
-        self._source = "unifiedExecStartup"
-        self._is_shown = False
-        self._is_over = False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._unshown_bytes = MOST_KEPT_BYTES  # the end of a long output is in the completed item
-
-    def started(self, source: str) -> None:
-        """Show it before it runs."""
-        self._is_shown = True
-        self._context.item("item/started", self._wire("inProgress", source))
-
-    def begin(self) -> None:
-        """It runs: show it, unless that was done."""
-        if not self._is_shown:
-            self.started(self._source)
-
-    def output(self, piece: bytes) -> None:
-        """It said something."""
-        if self._is_over:
-            return
-        self.begin()
-        if self._unshown_bytes <= 0:
-            return
-        self._unshown_bytes -= len(piece)
-        # A letter may lie in two pieces.
-        if text := self._decoder.decode(piece):
-            self._context.delta("item/commandExecution/outputDelta", self.id, delta=text)
-
-    def completed(self, status: str, output: str | None = None, code: int | None = None) -> None:
-        """It has ended, or will not begin."""
-        if self._is_over:
-            return
-        self._is_over = True
-        source = "agent" if self.process_id is None else self._source
-        now = self._context.now_ms()
-        wire = self._wire(status, source)
-        wire |= {"aggregatedOutput": output or None, "exitCode": code, "completedAtMs": now}
-        wire["durationMs"] = None if code is None else now - self.started_ms
-        self._context.item("item/completed", wire)
-
-    def _wire(self, status: str, source: str) -> dict[str, Any]:
-        return {
-            "type": "commandExecution",
-            "id": self.id,
-            "pluginId": None,
-            "scriptPath": None,
-            "command": self.command,
-            "cwd": self._context.thread.cwd,
-            "processId": self.process_id,
-            "source": source,
-            "status": status,
-            "commandActions": actions(self._cmd),
-            "aggregatedOutput": None,
-            "exitCode": None,
-            "durationMs": None,
-            "startedAtMs": self.started_ms,
-            "completedAtMs": None,
-        }
 
 
 def _sessions(kept: dict[str, Any]) -> dict[int, Session]:

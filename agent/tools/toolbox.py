@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from agent.core.thread import Thread
-from agent.core.tooling import CallContext, ToolCall, ToolOutput, unsupported
+from agent.core.tooling import CallContext, ToolCall, ToolOutput, UserCommand, unsupported
 from agent.model.wire import Item
 from agent.tools.command import BadArguments
 
@@ -29,10 +29,15 @@ class Tool(Protocol):
 
 
 class Tools:
-    """A `ToolBox` of these tools; an earlier one's name wins."""
+    """A `ToolBox` of these tools; an earlier one's name wins.
 
-    def __init__(self, *tools: Tool) -> None:
+    Args:
+        user_command: Makes a command of the user.
+    """
+
+    def __init__(self, *tools: Tool, user_command: Callable[[str, int | None, CallContext], UserCommand]) -> None:
         self._tools = tools
+        self.user_command = user_command
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
         return tuple(item for tool in self._tools for item in tool.declared(thread))

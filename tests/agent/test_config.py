@@ -57,6 +57,23 @@ def test_a_request_overrides_the_file_key_by_key():
     assert (defaults.model, defaults.verbosity) == ("b", "high")
 
 
+def test_the_config_of_a_request_may_name_a_key_by_its_path_and_adds_to_tables():
+    config = {"sandbox_workspace_write": {"exclude_slash_tmp": True}, "model": "a"}
+    opened = {**CLOSED, "excludeSlashTmp": True, "networkAccess": True}
+    for request in (
+        {"sandbox_workspace_write.network_access": True},
+        {"sandbox_workspace_write": {"network_access": True}},
+    ):
+        assert thread_defaults(config, request).workspace_write == opened
+    assert config == {"sandbox_workspace_write": {"exclude_slash_tmp": True}, "model": "a"}
+
+
+def test_a_profile_as_it_was_configured_in_the_past_is_refused():
+    """It was passed over: what it said of the sandbox did not hold."""
+    with pytest.raises(ConfigError, match='^legacy `profile = "p"` config is no longer supported; use `--profile p`'):
+        thread_defaults({"profile": "p", "profiles": {"p": {"sandbox_mode": "read-only"}}}, {})
+
+
 def test_keys_of_the_original_that_are_none_of_ours_are_passed_over():
     config = {"features": {"x": True}, "mcp_servers": {}, "projects": {"/": {"trust_level": "trusted"}}, "notify": 5}
 

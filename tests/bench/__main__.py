@@ -21,10 +21,11 @@ from pathlib import Path
 
 import uvloop
 
-from agent.standins.desktop import Script, connect, spawn
+from agent.standins.desktop import Desktop, Script, connect, spawn
 from proxy.standins.chatgpt import auth_json
 from tests.bench.capture import bench_capture
 from tests.bench.sandbox import bench_sandbox
+from tests.bench.upstream import RUN_TRUE
 
 COUNTERSIGN = [sys.executable, "-m", "agent"]
 INSTALLED = str(Path(sys.executable).parent / "countersign")
@@ -34,6 +35,8 @@ FIGURES = {
     "thread_ms": "thread/start",
     "first_turn_ms": "process start to the end of the first turn",
     "later_turn_ms": "a later turn (median of 4)",
+    "tool_turn_ms": "a turn with one sandboxed `true` (median of 4)",
+    "later_cpu_ms": "CPU time of the server in a later turn",
     "peak_mib": "peak memory (VmHWM)",
 }
 
@@ -46,6 +49,8 @@ class Run:
     thread_ms: float
     first_turn_ms: float
     later_turn_ms: float
+    tool_turn_ms: float
+    later_cpu_ms: float
     peak_mib: float
 
 
@@ -75,31 +80,53 @@ async def process(*command: str, **environment: str) -> AsyncIterator[dict[str, 
 
 
 async def measure(command: list[str], environment: dict[str, str], home: Path) -> Run:
-    """Start the server, run a thread with five turns, and end it."""
+    """Start the server, run a thread with turns, and end it."""
     begun = time.perf_counter()
     async with spawn(command, Script(), environment, home) as desktop:
         await desktop.initialize()
         initialized = time.perf_counter()
-        answer = await desktop.request("thread/start", {"cwd": str(home), "model": "gpt-5.5"})
+        wanted = {"cwd": str(home), "model": "gpt-5.5", "sandbox": "workspace-write", "approvalPolicy": "never"}
+        answer = await desktop.request("thread/start", wanted)
         threaded = time.perf_counter()
         thread_id = answer["thread"]["id"]
         turn = await desktop.turn(thread_id, "hello")
         first = time.perf_counter()
-        later = []
-        for number in range(LATER_TURNS):
-            asked = time.perf_counter()
-            await desktop.turn(thread_id, f"and again {number}")
-            later.append(time.perf_counter() - asked)
         if turn["status"] != "completed":
             raise SystemExit(f"{command[0]}: the turn ended {turn['status']}: {turn['error']}")
+        later_ms, later_cpu_ms = await later_turns(desktop, thread_id, "and again")
+        await desktop.turn(thread_id, RUN_TRUE)  # the first command finds out what the machine can do
+        tool_ms, _ = await later_turns(desktop, thread_id, RUN_TRUE)
+        ran = [said["params"]["item"] for said in desktop.notifications if said["method"] == "item/completed"]
+        codes = [item["exitCode"] for item in ran if item["type"] == "commandExecution"]
+        if codes != [0] * (1 + LATER_TURNS):
+            raise SystemExit(f"{command[0]}: `true` ended with {codes}")
         peak = peak_mib(desktop.process.pid)
     return Run(
         (initialized - begun) * 1e3,
         (threaded - initialized) * 1e3,
         (first - begun) * 1e3,
-        statistics.median(later) * 1e3,
+        later_ms,
+        tool_ms,
+        later_cpu_ms,
         peak,
     )
+
+
+async def later_turns(desktop: Desktop, thread_id: str, text: str) -> tuple[float, float]:
+    """(the median of some turns in milliseconds, CPU time of each of them in milliseconds)."""
+    took = []
+    cpu = cpu_s(desktop.process.pid)
+    for _ in range(LATER_TURNS):
+        asked = time.perf_counter()
+        await desktop.turn(thread_id, text)
+        took.append(time.perf_counter() - asked)
+    return statistics.median(took) * 1e3, (cpu_s(desktop.process.pid) - cpu) / LATER_TURNS * 1e3
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, of the threads that it has, in seconds."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def peak_mib(pid: int) -> float:
@@ -117,7 +144,7 @@ def home_for(directory: Path, name: str) -> Path:
     return home
 
 
-async def bench(rounds: int) -> int:
+async def bench(rounds: int, *, everything: bool) -> int:
     # The original refuses to install its sandbox helper under the temp directory.
     base = "/var/tmp" if os.path.isdir("/var/tmp") else None
     with tempfile.TemporaryDirectory(prefix="countersign-bench-", dir=base) as name:
@@ -126,7 +153,7 @@ async def bench(rounds: int) -> int:
         rpc = directory / "rpc.sock"
         async with contextlib.AsyncExitStack() as stack:
             upstream = await stack.enter_async_context(
-                process(*COUNTERSIGN, "standin", "chatgpt", "--directory", str(directory / "upstream"))
+                process(sys.executable, "-m", "tests.bench.upstream", str(directory))
             )
             mapped = {
                 "COUNTERSIGN_UPSTREAM_MAP": str(upstream["upstream_map"]),
@@ -148,8 +175,10 @@ async def bench(rounds: int) -> int:
             await stack.enter_async_context(connect(rpc, Script(attests=False)))
             environment = proxy["env"]
             assert isinstance(environment, dict)
-            ours_env = {**os.environ, **mapped, "CODEX_HOME": str(ours_home)}
-            theirs_env = {**os.environ, **environment, "CODEX_HOME": str(theirs_home)}
+            # A login shell reads what lies in HOME, which may take longer than all that is measured here.
+            (user := directory / "user").mkdir()
+            ours_env = {**os.environ, **mapped, "CODEX_HOME": str(ours_home), "HOME": str(user)}
+            theirs_env = {**os.environ, **environment, "CODEX_HOME": str(theirs_home), "HOME": str(user)}
             ours_command, theirs_command = [INSTALLED, "app-server", "--quiet"], [codex_exe(), "app-server"]
             ours: list[Run] = []
             theirs: list[Run] = []
@@ -160,8 +189,9 @@ async def bench(rounds: int) -> int:
                     ours.append(await measure(ours_command, ours_env, ours_home))
                     theirs.append(await measure(theirs_command, theirs_env, theirs_home))
         report(ours, theirs)
-        await bench_sandbox(4 * rounds, directory, codex_exe())
-        await bench_capture(3 * rounds)
+        if everything:
+            await bench_sandbox(4 * rounds, directory, codex_exe())
+            await bench_capture(3 * rounds)
     return 0
 
 
@@ -195,8 +225,9 @@ def spread(values: list[float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--turns-only", action="store_true", help="neither the sandbox nor the capture by itself")
     arguments = parser.parse_args()
-    return uvloop.run(bench(arguments.rounds))
+    return uvloop.run(bench(arguments.rounds, everything=not arguments.turns_only))
 
 
 if __name__ == "__main__":

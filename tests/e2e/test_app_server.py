@@ -249,8 +249,8 @@ def test_a_known_method_that_is_not_supported_says_so_by_name(tmp_path):
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here, app_server(here) as desktop:
             await desktop.initialize()
-            with pytest.raises(RequestFailed, match="thread/realtime/start is not supported by countersign"):
-                await desktop.request("thread/realtime/start", {})
+            with pytest.raises(RequestFailed, match="collaborationMode/list is not supported by countersign"):
+                await desktop.request("collaborationMode/list", {})
 
     play(scenario())
 

@@ -23,6 +23,7 @@ from agent.rpc.handshake import PROTOCOL_VERSION, Identity
 from agent.rpc.methods import AgentMethods
 from agent.rpc.server import AppServer, Connections, Methods
 from agent.standins.desktop import Desktop, Script
+from tests.agent.core.published_schema import Listener
 from tests.agent.core.scripted_model import ScriptedModel
 
 ORIGIN = "https://chatgpt.com"
@@ -37,11 +38,13 @@ class MemoryPipe:
         to_desktop: asyncio.Queue[str | None] = asyncio.Queue()
         self.heard: list[dict[str, Any]] = []
         self._news = asyncio.Event()
-        self.desktop = _End(to_desktop, to_server, lambda text: None)
+        self._listener = Listener()
+        self.desktop = _End(to_desktop, to_server, self._listener.asked)
         self.server = _End(to_server, to_desktop, self._hear)
 
     def _hear(self, text: str) -> None:
         self.heard.append(json.loads(text))
+        self._listener.heard(self.heard[-1])
         self._news.set()
 
     async def until(self, enough: Callable[[], bool]) -> None:
@@ -118,7 +121,7 @@ class MemoryApp:
         self.heard: list[dict[str, Any]] = []  # by the desktop that connected first
         self.auth = auth or Auth(home, post_json)
         self._identity: ClientIdentity | None = None
-        models: Any = Models(ORIGIN, self.auth, NoNetwork(listed), self._client_identity)  # type: ignore[arg-type]
+        models: Any = Models(ORIGIN, self.auth, NoNetwork(listed), self.client_identity)  # type: ignore[arg-type]
 
         def facts(slug: str) -> ModelFacts:
             model = models.known.find(slug)
@@ -134,14 +137,14 @@ class MemoryApp:
             tools=tools or NoTools(),
             store=Store(home),
         )
-        self._methods = AgentMethods(
+        self.methods = AgentMethods(
             core=self.core,
             connections=self.connections,
             auth=self.auth,
             config=config or {},
             config_problem=config_problem,
             origin=ORIGIN,
-            originator=lambda: self._client_identity().originator,
+            originator=lambda: self.client_identity().originator,
             models=models,
             now_s=lambda: 1_700_000_000,
         ).table()
@@ -155,9 +158,9 @@ class MemoryApp:
         )
 
     async def _ready(self) -> Methods:
-        return self._methods
+        return self.methods
 
-    def _client_identity(self) -> ClientIdentity:
+    def client_identity(self) -> ClientIdentity:
         identity = self.server.identity
         assert identity is not None
         return ClientIdentity("test", identity.originator, PROTOCOL_VERSION)

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 
 BUNDLE = Path(__file__).parents[4] / "shared/protocol/schema/codex_app_server_protocol.v2.schemas.json"
+QUESTIONS = BUNDLE.with_name("codex_app_server_protocol.schemas.json")
 MISSING = f"the original's schemas are not at {BUNDLE}; without them nothing is validated"
 
 
@@ -53,3 +54,81 @@ def misfit_of_notification(method: str, params: Any) -> str | None:
     if method not in _notifications():
         return f"{method} is no notification of the original"
     return misfit(_notifications()[method], params)
+
+
+# What did not fit of all that a server of ours has sent in a test; tests/agent/conftest.py looks here after each test.
+MISFITS: list[str] = []
+# Answers that are not called after their parameters, or have none.
+_ANSWERS = {
+    "account/logout": "LogoutAccountResponse",
+    "account/rateLimits/read": "GetAccountRateLimitsResponse",
+    "configRequirements/read": "ConfigRequirementsReadResponse",
+}
+
+
+@functools.cache
+def _answers() -> dict[str, str]:
+    """method -> name of its answer's definition."""
+    found = dict(_ANSWERS)
+    for variant in _definitions()["ClientRequest"]["oneOf"]:
+        reference = variant["properties"].get("params", {}).get("$ref", "")
+        name = reference.rpartition("/")[2].replace("Params", "Response")
+        if name in _definitions():
+            found[variant["properties"]["method"]["enum"][0]] = name
+    return found
+
+
+@functools.cache
+def _questions() -> dict[str, jsonschema.Draft7Validator]:
+    """method of a request of the server -> what its params must be; these stand in the bundle of all versions."""
+    definitions = json.loads(QUESTIONS.read_text("utf-8"))["definitions"]
+    return {
+        variant["properties"]["method"]["enum"][0]: jsonschema.Draft7Validator(
+            {"$ref": variant["properties"]["params"]["$ref"], "definitions": definitions}
+        )
+        for variant in definitions["ServerRequest"]["oneOf"]
+    }
+
+
+def is_checked(method: str) -> bool:
+    """Whether there is a schema of what this method is answered with."""
+    return method in _answers()
+
+
+class Listener:
+    """Checks what a server says on one connection, with what was asked of it."""
+
+    def __init__(self) -> None:
+        self._asked: dict[Any, str] = {}
+
+    def asked(self, text: str) -> None:
+        """A client has sent this; whatever is no request counts for nothing."""
+        try:
+            message = json.loads(text)
+        except ValueError:
+            return
+        if isinstance(message, dict) and isinstance(message.get("id"), int | str):
+            self._asked[message["id"]] = str(message.get("method"))
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """The server has said this."""
+        problem = misfit_of_message(message, self._asked) if is_there() else None
+        if problem is not None:
+            MISFITS.append(problem)
+
+
+def misfit_of_message(message: dict[str, Any], asked: dict[Any, str]) -> str | None:
+    """Why a message of a server is not as published: a notification, a request, or an answer to what was asked."""
+    match message:
+        case {"method": method, "id": _}:
+            if method not in _questions():
+                return f"{method} is no request of the original's server"
+            error = next(_questions()[method].iter_errors(message["params"]), None)
+            return None if error is None else f"{method}: {error.json_path}: {error.message[:400]}"
+        case {"method": method}:
+            return misfit_of_notification(method, message.get("params"))
+        case {"result": result} if (method := asked.get(message["id"], "")) in _answers():
+            return misfit(_answers()[method], result)
+        case {"error": {"code": int(), "message": str()}} | {"result": _}:
+            return None
+    return f"no message of the protocol: {json.dumps(message)[:400]}"

@@ -54,9 +54,15 @@ class RecordedBackend:
     def ca_pem(self) -> bytes:
         return self._authority.cert_pem.bytes()
 
-    async def next(self, kind: str) -> Call:
-        """The next call of this kind, once it has come."""
-        return await self._calls[kind].get()
+    async def next(self, kind: str, path: str = "") -> Call:
+        """The next call of this kind and path (any, if none is given), once it has come."""
+        calls = self._calls[kind]
+        others = []
+        while (call := await calls.get()).path.partition("?")[0] != path and path:
+            others.append(call)
+        for other in others:
+            calls.put_nowait(other)
+        return call
 
     @property
     def waiting(self) -> list[str]:
@@ -86,7 +92,9 @@ class RecordedBackend:
         content = await request.read()
         if request.headers.get("content-encoding") == "zstd":
             content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
-        call = Call("http", request.path, request.headers, json.loads(content or b"null"), request=request)
+        if request.path.startswith("/backend-api/wham/"):
+            return web.json_response({"detail": "nope"}, status=404)  # as the recorded one
+        call = Call("http", request.path_qs, request.headers, json.loads(content or b"null"), request=request)
         self._calls["http"].put_nowait(call)
         what, (status, headers, body) = await call.answers.get()
         assert what == "head"
@@ -106,7 +114,7 @@ class RecordedBackend:
     async def _serve_socket(self, request: web.Request) -> web.StreamResponse:
         if not self._sockets:
             return web.json_response({"detail": "upgrade required"}, status=426)
-        call = Call("ws-handshake", request.path, request.headers, request=request)
+        call = Call("ws-handshake", request.path_qs, request.headers, request=request)
         self._calls["ws-handshake"].put_nowait(call)
         what, answer = await call.answers.get()
         if what == "refused":

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agent.core.agents_md import MOST_PROJECT_BYTES, load
+from agent.core.agents_md import MOST_PROJECT_BYTES, load, sources
 from tests.agent.core import model_says
 from tests.agent.core.memory_app import app_and_desktop
 from tests.agent.core.scripted_model import ScriptedModel
@@ -83,5 +83,24 @@ def test_the_model_is_told_once_before_the_first_words_of_the_user(run, home, pr
         assert len(told) == 1
         assert "of project" in told[0]
         assert texts.index(told[0]) < texts.index("first")
+
+    run(scenario())
+
+
+def test_a_client_is_told_which_files_count_when_a_thread_begins_is_resumed_and_is_forked(run, home, project):
+    (project / "a/AGENTS.md").write_text(" \n")
+    files = [str(home / "AGENTS.md"), str(project / "AGENTS.md")]
+    assert sources(home, str(project / "a")) == files
+
+    async def scenario():
+        with ScriptedModel(model_says.answer("one")) as model:
+            async with app_and_desktop(home, model) as (_, desktop):
+                begun = await desktop.request("thread/start", {"cwd": str(project / "a")})
+                thread_id = begun["thread"]["id"]
+                await turn(desktop, thread_id, HELLO)
+                resumed = await desktop.request("thread/resume", {"threadId": thread_id})
+                forked = await desktop.request("thread/fork", {"threadId": thread_id})
+                assert begun["instructionSources"] == resumed["instructionSources"] == files
+                assert forked["instructionSources"] == files
 
     run(scenario())

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.approval import Verdict, decide_command, decide_patch, plain_words, proposed_amendment
+from agent.core.approval import (
+    Verdict,
+    command_words,
+    decide_command,
+    decide_patch,
+    plain_words,
+    proposed_amendment,
+)
+from agent.core.danger import removes_by_force
 
 GRANULAR, STRICT = {"granular": {"sandbox_approval": True}}, {"granular": {"sandbox_approval": False}}
 POLICIES = ["untrusted", "on-request", "never", GRANULAR, STRICT, {"granular": {}}, "unheard-of"]
@@ -69,7 +77,11 @@ def test_a_patch_within_the_sandbox_is_asked_for_by_untrusted_alone(policy):
 
 def test_a_refusal_says_why():
     decision = decide_command("never", "read-only", escalated=True, words=("true",), allowed=())
-    assert "never" in decision.reason
+    assert decision.reason.startswith("approval policy is Never; reject command") and decision.is_whole
+    strict = {"granular": {"sandbox_approval": False, "rules": True}}
+    decision = decide_command(strict, "read-only", escalated=True, words=("true",), allowed=())
+    told = "Granular(GranularApprovalConfig { sandbox_approval: false, rules: true, skill_approval: false, "
+    assert told in decision.reason
 
 
 def test_only_the_beginning_that_was_allowed_is():
@@ -124,6 +136,85 @@ def test_a_separator_outside_of_quotes_is_never_plain(script):
     assert quote is None
 
 
-def test_of_a_chain_its_first_command_is_proposed():
-    assert proposed_amendment("git status && rm x") == ["git", "status"]
-    assert proposed_amendment("true") == ["true"]
+ARGV = ("/bin/bash", "-lc", "all of it")
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted", "proposed"),
+    [
+        ("git status && rm x", (), ["git", "status"]),
+        ("ls && pwd", (), ["ls"]),
+        ("echo a && rm -rf x", (), ["rm", "-rf", "x"]),
+        ("if true; then rm -f x; fi", (), list(ARGV)),
+        ("touch a | wc", (), ["touch", "a"]),
+        ("true", (), ["true"]),
+        ("touch 'a b'", (), ["touch", "a b"]),
+        ("npm install x", ("npm", "install"), ["npm", "install"]),
+        ("touch a", ("git",), ["touch", "a"]),
+        # Such programs do whatever they are told.
+        ("git status", ("git",), ["git", "status"]),
+        ("/bin/bash x.sh", ("/bin/bash",), ["/bin/bash", "x.sh"]),
+        *((script, (), list(ARGV)) for script in ("echo $HOME", "A=1 b", "(rm -rf x)", "a > b", "ls; a > b")),
+    ],
+)
+def test_what_is_proposed_to_be_allowed_for_good(script, wanted, proposed):
+    """Compared with codex-cli 0.169.0."""
+    assert proposed_amendment(script, ARGV, wanted) == proposed
+
+
+def test_of_more_than_one_plain_command_all_that_is_run_is_what_can_be_allowed():
+    assert command_words("ls", ARGV) == ("ls",)
+    assert command_words("ls; rm x", ARGV) == command_words("ls > x", ARGV) == ARGV
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "can_amend"),
+    [
+        ("on-request", Verdict.ASK, True),
+        ("untrusted", Verdict.ASK, True),
+        (GRANULAR, Verdict.ASK, True),
+        (STRICT, Verdict.ASK, False),
+        ("never", Verdict.REFUSE, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", [*CONFINED, *OPEN])
+def test_what_removes_by_force_is_asked_about_wherever_it_runs(policy, expected, can_amend, mode):
+    """It ran without a word, also where nothing confines it and where the policy is never."""
+    more = {"escalated": False, "words": ("rm", "-rf", "x"), "shown": "rm -rf x"}
+    decision = decide_command(policy, mode, allowed=(), dangerous=True, **more)
+    assert (decision.verdict, decision.can_amend) == (expected, can_amend)
+    if policy == "never":
+        assert decision.reason.startswith("`rm -rf x` rejected: rm -f style commands are not permitted")
+    # The controls: what was allowed before, and what does no harm.
+    allowed = decide_command(policy, mode, allowed={("rm", "-rf", "x")}, dangerous=True, **more)
+    assert allowed.verdict is Verdict.RUN
+    assert verdict(policy, mode, escalated=False) is (Verdict.ASK if policy == "untrusted" else Verdict.RUN)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("rm -rf x", "rm -r -f x", "rm x -f", "rm --force x", "/bin/rm -rf x", "sudo rm -rf x", "env A=1 rm -f x"),
+        *("echo a && rm -rf x", "(rm -rf x)", "cat x | rm -f y", "echo $(rm -rf x)", 'echo "$(rm -rf x)"'),
+        *("rm -rf $HOME/x", "for i in a; do rm -rf $i; done", "bash -c 'rm -rf x'", "if true; then rm -f x; fi"),
+    ],
+)
+def test_a_removal_by_force_is_seen_where_the_original_sees_it(script):
+    assert removes_by_force(script)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("rm x", "rm -r x", "git rm -f x", "echo rm -f x", "echo x | xargs rm -rf", "find . -delete", "ls", "", "'"),
+        "rm x; ls -f",
+    ],
+)
+def test_nothing_else_is_taken_for_one(script):
+    assert not removes_by_force(script)
+
+
+@given(st.text("rm -f;&|(){}$'\"`\n\\", max_size=30))
+def test_no_script_is_too_odd_to_be_looked_at(script):
+    assert removes_by_force(script) in (True, False)

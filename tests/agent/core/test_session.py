@@ -623,3 +623,82 @@ def test_what_a_call_waits_for_is_shown_once_however_many_wait(run):
             await room.core.aclose()
 
     run(scenario())
+
+
+def test_a_malformed_item_beside_a_call_fails_the_turn_once_the_call_has_an_output(run):
+    """It once hung: the end of the response was held back until the call had ended, and then nobody looked for it."""
+
+    async def scenario():
+        async def does(call, context):
+            await asyncio.sleep(0)
+            return ToolOutput("done")
+
+        with ScriptedModel([two_calls()[0], ItemDone({})], model_says.answer("Done.")) as model:
+            room = Room(model, tools=Tools(does))
+            assert (await room.turn())["status"] == "failed"
+            assert room.thread.history[-1]["output"] == "done"
+            assert (await room.turn())["status"] == "completed"
+            await room.core.aclose()
+
+    run(scenario())
+
+
+def test_what_a_call_has_done_is_on_disk_once_although_others_still_run(run):
+    """A crash in that moment once told the model that what was done had been aborted."""
+
+    def outputs(core):
+        thread = core.store.read(core.store.find(ID))
+        return {item["call_id"]: item["output"] for item in thread.history if "output" in item}, thread.closing
+
+    async def scenario():
+        reached, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def does(call, context):
+            if call.id == "call-2":
+                reached.set()
+                await goes_on.wait()
+            return ToolOutput(f"done {call.id}")
+
+        with ScriptedModel(two_calls(), model_says.answer("Done.")) as model:
+            room = Room(model, tools=Tools(does))
+            room.start()
+            await reached.wait()
+            found, closing = outputs(room.core)
+            assert found == {"call-1": "done call-1", "call-2": "aborted by user"} and len(closing) == 2
+            goes_on.set()
+            await room.audience.hears("turn/completed")
+            found, closing = outputs(room.core)
+            assert found == {"call-1": "done call-1", "call-2": "done call-2"} and closing == []
+            assert len(room.core.store.read(room.core.store.find(ID)).history) == len(room.thread.history)
+            await room.core.aclose()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_interruption_keeps_the_output_of_a_call_that_has_ended(run, ends):
+    async def scenario():
+        reached = asyncio.Event()
+
+        async def does(call, context):
+            if call.id == "call-2":
+                reached.set()
+                await asyncio.Event().wait()
+            return ToolOutput(f"done {call.id}")
+
+        pause = Pause()
+        events = two_calls() if ends else [*two_calls()[:2], pause]
+        with ScriptedModel(events) as model:
+            room = Room(model, tools=Tools(does))
+            turn_id = room.start()
+            await (reached if ends else pause.reached).wait()
+            await asyncio.sleep(0)
+            room.interrupt(turn_id)
+            await room.audience.hears("turn/completed")
+            expected = ["done call-1", "aborted by user"]
+            assert [item["output"] for item in room.thread.history if "output" in item] == expected
+            stored = room.core.store.read(room.core.store.find(ID))
+            assert stored.history == room.thread.history and stored.closing == []
+            await room.core.aclose()
+
+    run(scenario())

@@ -23,7 +23,7 @@ def test_a_thread_fits_the_schema_that_the_original_publishes(changes):
     thread = new_thread(**changes)
 
     assert published_schema.misfit("Thread", thread.wire()) is None
-    assert published_schema.misfit("ThreadStartResponse", thread.settings_wire()) is None
+    assert published_schema.misfit("ThreadStartResponse", thread.settings_wire([])) is None
 
 
 def test_a_thread_that_is_not_kept_has_no_path():
@@ -36,8 +36,8 @@ def test_an_active_thread_shows_its_flags():
 
 
 def test_a_chosen_sandbox_comes_from_no_profile():
-    assert new_thread().settings_wire()["activePermissionProfile"] == {"id": ":read-only", "extends": None}
-    assert new_thread(profile=None).settings_wire()["activePermissionProfile"] is None
+    assert new_thread().settings_wire([])["activePermissionProfile"] == {"id": ":read-only", "extends": None}
+    assert new_thread(profile=None).settings_wire([])["activePermissionProfile"] is None
 
 
 @pytest.mark.parametrize(

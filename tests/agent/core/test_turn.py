@@ -300,7 +300,7 @@ def test_an_item_that_was_never_added_starts_when_it_is_done():
         begun(new_turn())
         >> At(70, Received(ItemDone(MESSAGE)))
         << Record({"type": "message", "role": "assistant", "content": MESSAGE["content"]})
-        << Told("item/started", item=model_says.shown_message("msg-1", ""), startedAtMs=NOW_MS + 70)
+        << Told("item/started", item=model_says.shown_message("msg-1", "Done."), startedAtMs=NOW_MS + 70)
         << Told("item/completed", item=model_says.shown_message("msg-1", "Done."), completedAtMs=NOW_MS + 70)
     )
 
@@ -367,8 +367,31 @@ def test_reasoning_is_not_the_last_message_of_a_turn():
 
 
 def test_items_that_clients_are_not_shown_are_still_remembered():
-    item = {"type": "web_search_call", "id": "ws-1", "status": "completed", "action": {}}
-    assert begun(new_turn()) >> Received(ItemDone(item)) << Record({"type": "web_search_call", "action": {}})
+    item = {"type": "image_generation_call", "id": "ig-1", "status": "completed", "result": ""}
+    assert begun(new_turn()) >> Received(ItemDone(item)) << Record({"type": "image_generation_call", "result": ""})
+
+
+@pytest.mark.parametrize(
+    ("action", "shown", "query"),
+    [
+        ({"type": "search", "query": "a"}, {"type": "search", "query": "a", "queries": None}, "a"),
+        ({"type": "search", "queries": ["a", "b"]}, {"type": "search", "query": None, "queries": ["a", "b"]}, "a ..."),
+        ({"type": "open_page", "url": "u"}, {"type": "openPage", "url": "u"}, "u"),
+        (
+            {"type": "find_in_page", "url": "u", "pattern": "p"},
+            {"type": "findInPage", "url": "u", "pattern": "p"},
+            "'p' in u",
+        ),
+        ({"type": "dance"}, {"type": "other"}, ""),
+        (None, {"type": "other"}, ""),
+    ],
+)
+def test_what_the_model_did_on_the_web_is_shown(action, shown, query):
+    """tool_web_search_item."""
+    item = {"type": "web_search_call", "id": "ws-1", "status": "completed", "action": action}
+    book = say(begun(new_turn()), [ItemDone(item)])
+    (completed,) = [one.params["item"] for one in book.told if one.params.get("item", {}).get("id") == "ws-1"][1:]
+    assert (completed["type"], completed["action"], completed["query"]) == ("webSearch", shown, query)
 
 
 def test_an_item_that_was_added_and_never_done_does_not_complete():

@@ -35,6 +35,7 @@ class World:
     stage: Stage
     endpoint: ProxyEndpoint
     home: Path
+    http: HttpClient
 
     @property
     def tokens(self) -> Tokens:
@@ -164,7 +165,7 @@ async def world(
             budgets=budgets or Budgets(request_retries=2, idle_timeout_s=20.0),
         )
         try:
-            yield World(client, service, stage, endpoint, home)
+            yield World(client, service, stage, endpoint, home, http)
         finally:
             await http.aclose()
 

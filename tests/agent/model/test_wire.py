@@ -507,3 +507,12 @@ def test_the_history_keeps_an_item_without_its_id_and_status():
 
 def test_token_counts_add_up():
     assert TokenUsage(1, 2, 3, 4, 5) + TokenUsage(10, 20, 30, 40, 50) == TokenUsage(11, 22, 33, 44, 55)
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [(r"a\ud800b", "a\ufffdb"), (r"\uDC00", "\ufffd"), (r"\ud83d\ude00", "\U0001f600")]
+)
+def test_half_a_surrogate_pair_is_replaced_before_it_gets_to_a_client(sent, read):
+    """It was passed on, and the client heard nothing more: no transport can carry it."""
+    event = parse_event(f'{{"type":"response.output_text.delta","item_id":"i","delta":"{sent}"}}')
+    assert event == TextDelta("i", read)

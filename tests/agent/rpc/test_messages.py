@@ -55,7 +55,7 @@ def refusal(parse, value):
     return str(refused.value)
 
 
-def turn(given, **more):
+def turn(given={"type": "text", "text": ""}, **more):  # noqa: B006 (read only)
     return TurnStart.parse({"threadId": "t", "input": [given], **more})
 
 
@@ -176,15 +176,6 @@ def test_null_is_as_good_as_absent():
     assert ThreadStart.parse(dict.fromkeys(names)) == ThreadStart.parse({})
 
 
-def test_the_experimental_members_that_were_given_are_named_in_the_order_of_the_original():
-    """initialize_no_experimental: also an empty list was given."""
-    assert ThreadStart.parse({}).experimental == ThreadStart.parse({"dynamicTools": None}).experimental == ()
-    # The default, written out (observed).
-    assert ThreadStart.parse({"experimentalRawEvents": False}).experimental == ()
-    both = {"experimentalRawEvents": True, "dynamicTools": []}
-    assert ThreadStart.parse(both).experimental == ("dynamicTools", "experimentalRawEvents")
-
-
 # turn/start, turn/steer
 
 
@@ -224,15 +215,16 @@ def test_what_a_user_cannot_say(given, text):
 @pytest.mark.parametrize(
     "given, taken",
     [
-        ({"text": "x", "type": "text", "future": 1}, {"type": "text", "text": "x"}),
-        ({"type": 0, "text": "x"}, {"type": "text", "text": "x"}),
-        ({"type": "image", "url": "x", "fileId": 5}, {"type": "image", "url": "x"}),
+        ({"text": "x", "type": "text", "future": 1}, {"type": "text", "text": "x", "text_elements": []}),
+        ({"type": 0, "text": "x"}, {"type": "text", "text": "x", "text_elements": []}),
+        ({"type": "image", "url": "x", "fileId": 5}, {"type": "image", "url": "x", "detail": None}),
         ({"type": "image", "url": "x", "detail": None}, {"type": "image", "url": "x", "detail": None}),
-        ({"type": "image", "fileId": "f"}, {"type": "image", "fileId": "f"}),
+        ({"type": "image", "fileId": "f"}, {"type": "image", "fileId": "f", "detail": None}),
+        ({"type": "localImage", "path": "x"}, {"type": "localImage", "path": "x", "detail": None}),
         ({"type": "audio", "url": "x"}, {"type": "audio", "url": "x"}),
     ],
 )
-def test_what_a_user_says_is_taken_with_its_type_first(given, taken):
+def test_what_a_user_says_is_taken_whole_with_its_type_first(given, taken):
     (one,) = turn(given).input
 
     assert one == taken and next(iter(one)) == "type"
@@ -255,10 +247,53 @@ def test_what_a_turn_cannot_be_overridden_with(more, text):
     assert refusal(lambda value: turn({"type": "text", "text": "x"}, **value), more) == text
 
 
-def test_a_sandbox_policy_keeps_what_its_type_will_judge():
-    policy = {"writableRoots": ["/x"], "type": "workspaceWrite"}
+def test_what_a_sandbox_policy_leaves_out_is_what_it_means():
+    policy = {"writableRoots": ["/x"], "type": "workspaceWrite", "future": 1}
 
-    assert turn({"type": 0, "text": ""}, sandboxPolicy=policy).sandbox_policy == policy
+    assert turn({"type": 0, "text": ""}, sandboxPolicy=policy).sandbox_policy == {
+        "type": "workspaceWrite",
+        "writableRoots": ["/x"],
+        "networkAccess": False,
+        "excludeTmpdirEnvVar": False,
+        "excludeSlashTmp": False,
+    }
+    assert turn(sandboxPolicy={"type": "externalSandbox"}).sandbox_policy["networkAccess"] == "restricted"
+
+
+@pytest.mark.parametrize(
+    "more, text",
+    [
+        ({"sandboxPolicy": {"type": "workspaceWrite", "writableRoots": ["rel"]}},
+         "AbsolutePathBuf deserialized without a base path"),
+        ({"sandboxPolicy": {"type": "workspaceWrite", "writableRoots": "x"}},
+         'invalid type: string "x", expected a sequence'),
+        ({"sandboxPolicy": {"type": "readOnly", "networkAccess": "enabled"}},
+         'invalid type: string "enabled", expected a boolean'),
+        ({"sandboxPolicy": {"type": "externalSandbox", "networkAccess": "x"}},
+         "unknown variant `x`, expected `restricted` or `enabled`"),
+        ({"effort": ""}, "reasoning_effort must not be empty"),
+        ({"cwd": 5}, "invalid type: integer `5`, expected path string"),
+        ({"personality": "zzz"}, "unknown variant `zzz`, expected one of `none`, `friendly`, `pragmatic`"),
+        ({"runtimeWorkspaceRoots": ["rel"]}, "AbsolutePathBuf deserialized without a base path"),
+        ({"additionalContext": 5}, "invalid type: integer `5`, expected a map"),
+        ({"approvalsReviewer": "zz"},
+         "unknown variant `zz`, expected one of `user`, `auto_review`, `guardian_subagent`"),
+        ({"collaborationMode": {"mode": "bogus"}},
+         "unknown variant `bogus`, expected one of `plan`, `code`, `custom`, `default`, `execute`, `pair_programming`"),
+    ],
+)  # fmt: skip
+def test_settings_of_a_turn_that_do_not_fit_are_refused_in_the_words_of_the_original(more, text):
+    """Compared with codex-cli 0.169.0; they were passed over, and a command ran under another policy than was asked."""
+    with pytest.raises(InvalidParams) as refused:
+        turn(**more)
+    assert str(refused.value) == text
+
+
+def test_the_settings_of_a_collaboration_mode_come_before_those_of_the_turn():
+    settings = {"model": "gpt-5.5", "reasoning_effort": "low", "developer_instructions": None}
+    taken = turn(collaborationMode={"mode": "default", "settings": settings}, model="gpt-5.4", effort="high")
+
+    assert (taken.model, taken.effort) == ("gpt-5.5", "low")
 
 
 def test_an_output_schema_is_any_json():

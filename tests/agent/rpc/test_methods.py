@@ -421,7 +421,8 @@ def test_the_input_comes_back_as_it_was_sent_and_goes_to_the_model_as_parts(run,
         inputs = [
             {"type": "text", "text": "look", "text_elements": []},
             {"type": "image", "url": image, "detail": "high"},
-            {"type": "image", "url": image},
+            {"type": "image", "url": image, "detail": None},
+            {"type": "image", "fileId": "file_1", "detail": None},
             {"type": "skill", "name": "pdf", "path": "/skills/pdf"},
             {"type": "mention", "name": "a.py", "path": "/code/a.py"},
         ]
@@ -435,6 +436,7 @@ def test_the_input_comes_back_as_it_was_sent_and_goes_to_the_model_as_parts(run,
             {"type": "input_text", "text": "look"},
             {"type": "input_image", "image_url": image, "detail": "high"},
             {"type": "input_image", "image_url": image},
+            {"type": "input_image", "file_id": "file_1"},
             {"type": "input_text", "text": "Use the skill 'pdf' described in /skills/pdf."},
             {"type": "input_text", "text": "@a.py (/code/a.py)"},
         ]
@@ -458,7 +460,7 @@ def test_local_images_are_read_and_sent_inline_by_name_and_number(run, tmp_path)
         first, second = tmp_path / "dot.png", tmp_path / "not what it says.txt"
         first.write_bytes(PNG)
         second.write_bytes(PNG)
-        given = [{"type": "localImage", "path": str(path)} for path in (first, second)]
+        given = [{"type": "localImage", "path": str(path), "detail": None} for path in (first, second)]
         model = ScriptedModel(model_says.answer("Done."))
         async with app_and_desktop(tmp_path, model) as (_, desktop):
             await turn(desktop, await start(desktop), {"type": "image", "url": "data:,x"}, *given)
@@ -577,7 +579,6 @@ def test_no_thread_starts_while_the_configuration_is_broken(run, tmp_path):
     [
         ({"type": "audio", "url": "x"}, "audio input is not supported by countersign"),
         ({"type": "localAudio", "path": "/x"}, "localAudio input is not supported by countersign"),
-        ({"type": "image", "fileId": "f"}, "image input without a url is not supported by countersign"),
         (
             {"type": "image", "url": "HTTPS://a.example/b.png"},
             "remote image URLs are not supported; use an inline data URL instead",
@@ -645,7 +646,7 @@ def test_overrides_of_a_turn_hold_for_the_turns_after_it(run, tmp_path):
 
     async def scenario():
         model = ScriptedModel(model_says.answer("one"), model_says.answer("two"))
-        policy = {"type": "externalSandbox"}
+        policy = {"type": "externalSandbox", "networkAccess": "restricted"}
         async with app_and_desktop(tmp_path, model) as (app, desktop):
             thread_id = await start(desktop)
             await turn(

@@ -6,7 +6,6 @@ import pytest
 
 from agent.core.review import INSTRUCTIONS, NO_ANSWER, target_of
 from agent.model.failures import UpstreamError
-from agent.rpc.jsonrpc import METHOD_NOT_SUPPORTED
 from tests.agent.core import model_says
 from tests.agent.core.memory_app import app_and_desktop
 from tests.agent.core.scripted_model import Pause, ScriptedModel
@@ -157,16 +156,6 @@ def test_a_thread_that_works_is_not_reviewed_besides(run, tmp_path):
                 assert "interrupt it or wait" in text
                 pause.over.set()
                 await desktop.wait_for("turn/completed")
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("method", ["thread/realtime/start", "thread/realtime/appendAudio", "thread/realtime/stop"])
-def test_realtime_is_refused_by_name(method, run, tmp_path):
-    async def scenario():
-        async with app_and_desktop(tmp_path) as (_, desktop):
-            text = await refused(desktop, method, {"threadId": UNKNOWN}, METHOD_NOT_SUPPORTED)
-            assert text == f"{method} is not supported by countersign"
 
     run(scenario())
 

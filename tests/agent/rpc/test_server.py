@@ -215,6 +215,23 @@ def test_a_handler_with_a_bug_is_an_internal_error_that_does_not_quote_it(run, c
 # Order
 
 
+def test_a_text_that_no_utf_8_can_carry_does_not_end_the_connection(run):
+    """It ended the writer: the client heard nothing more."""
+
+    @method
+    async def named(_, params):
+        return {"name": "caf\udce9 \u00e9"}  # a file name in Latin-1, as Python reads it
+
+    async def scenario():
+        async with served({"thread/start": named}) as it:
+            client = await it.connect()
+            await client.initialize()
+            answer = await client.call("thread/start", {})
+            assert answer["result"] == {"name": "caf? \u00e9"}
+
+    run(scenario())
+
+
 @on_each_loop
 def test_requests_of_one_burst_are_answered_in_their_order(run):
     async def scenario():

@@ -67,7 +67,7 @@ def test_before_the_first_message_there_is_nothing_to_resume(run, tmp_path):
         async with app_and_desktop(tmp_path) as (_, desktop):
             thread_id = await start(desktop)
             text = f"no rollout found for thread id {thread_id}"
-            for method in ("thread/resume", "thread/fork", "thread/archive"):
+            for method in ("thread/resume", "thread/fork"):
                 assert await refused(desktop, method, {"threadId": thread_id}) == text
             for method in ("thread/turns/list", "thread/items/list"):
                 refusal = await refused(desktop, method, {"threadId": thread_id})

@@ -252,6 +252,12 @@ def test_what_the_child_accepted_counts(attests):
     assert handshake.is_over and handshake.accepted == declared(attests=attests)
 
 
+def test_a_method_whose_name_is_escaped_is_the_same_method():
+    """codex takes it, and was then sent on unattested."""
+    escaped = initialize(requestAttestation=True).replace(b'"initialize"', rb'"initi\u0061lize"')
+    assert exchanged(escaped, ACCEPTED).accepted == declared(attests=True)
+
+
 @pytest.mark.parametrize(
     "lines",
     [

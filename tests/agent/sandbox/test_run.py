@@ -560,7 +560,7 @@ def test_without_descriptors_a_command_is_refused_and_nothing_leaks(run, runner,
     """At each of the places where one is opened."""
 
     async def scenario():
-        await started(runner, shell(workspace, "true"))
+        await started(runner, shell(workspace, "true", backend))  # what it imports is not imported later
         runner.close()
         before = open_descriptors()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -67,7 +67,8 @@ def test_a_tool_of_the_client_is_declared_called_and_answered(run, tmp_path):
         answer = {"contentItems": parts, "success": True}
         async with Workbench(tmp_path, dynamic_tools=[TOOL], answers=[answer]) as bench:
             assert "lookup" in [item["name"] for item in bench.tools.declared(bench.thread)]
-            assert (await bench.call("lookup", '{"k": 1}')).content == "one\ntwo"
+            told = [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]
+            assert (await bench.call("lookup", '{"k": 1}')).content == told
             ((method, params),) = bench.asked
             assert (method, params["tool"], params["arguments"]) == ("item/tool/call", "lookup", {"k": 1})
             (item,) = bench.items("item/completed")
@@ -94,9 +95,12 @@ def test_an_image_of_a_client_s_tool_reaches_the_model(run, tmp_path):
 def test_what_a_client_says_that_cannot_be_used_is_a_failed_item(run, tmp_path, answer):
     async def scenario():
         async with Workbench(tmp_path, dynamic_tools=[TOOL], answers=[answer]) as bench:
-            assert isinstance((await bench.call("lookup", "{}")).content, str)
+            told = (await bench.call("lookup", "{}")).content
             (item,) = bench.items("item/completed")
             assert (item["status"], item["success"]) == ("failed", False)
+            # What the model is told the clients are shown, too.
+            assert item["contentItems"] == ([{"type": "inputText", "text": told}] if told else [])
+            assert told == [] or told.startswith(("dynamic tool request failed", "dynamic tool response was invalid"))
 
     run(scenario())
 

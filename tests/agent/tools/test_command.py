@@ -1,6 +1,7 @@
 """What the command tools take and say, without running any."""
 
 import json
+import shlex
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_no_more_output_is_returned_than_a_bound(tokens, expected):
 @pytest.mark.parametrize(
     "text",
     [
-        *('{"cmd": ""}', '{"cmd": null}', '{"cmd": "x", "tty": 1}', '{"cmd": "x", "login": "no"}'),
+        *("{}", '{"cmd": null}', '{"cmd": "x", "tty": 1}', '{"cmd": "x", "login": "no"}'),
         *('{"cmd": "x", "workdir": 1}', '{"cmd": "x", "shell": []}', '{"cmd": "x", "prefix_rule": [1]}'),
         *('{"cmd": "x", "yield_time_ms": NaN}', '{"cmd": "x", "yield_time_ms": -1}', '{"cmd": "x", "tty": "yes"}'),
         *('{"cmd": "x", "yield_time_ms": true}', "[" * 100_000, "null", "\ud800"),
@@ -101,7 +102,24 @@ def test_the_model_is_told_in_the_form_that_it_knows():
 
 
 def test_a_command_is_shown_as_a_shell_would_take_it():
-    assert shown(("/bin/bash", "-lc", "echo 'a b'")) == "/bin/bash -lc 'echo '\"'\"'a b'\"'\"''"
+    """Each was seen of the original."""
+    for command, quoted in {
+        "echo 'a b'": "\"echo 'a b'\"",
+        "a b": "'a b'",
+        "a=b": "'a=b'",
+        "a:b@c+d-e.f/g_h]": "a:b@c+d-e.f/g_h]",
+        "a^b": "a'^b'",
+        "^a b": "'^a b'",
+        "a\\b": '"a\\\\b"',
+        "it's $x": "\"it's \"'$x'",
+        "it's !x": "\"it's \"'!x'",
+        "a'b\"c\\d$e": "\"a'b\\\"c\\\\d\"'$e'",
+        "é": "'é'",
+        "": "''",
+    }.items():
+        assert shown(("/bin/bash", "-lc", command)) == f"/bin/bash -lc {quoted}"
+        assert shlex.split(quoted) == [command]
+    assert shown(("sh", "a\0b")) == "<command included NUL byte>"
     assert actions("ls") == [{"type": "listFiles", "command": "ls", "path": None}]
     assert actions("ls; rm x")[0]["type"] == "unknown"
 

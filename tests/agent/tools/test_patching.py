@@ -257,3 +257,17 @@ def test_the_diff_of_a_turn_is_one_that_git_applies(tmp_path):
         "changed": "1\ntwo\n3\n",
         "added": "y",
     }
+
+
+def test_clients_are_shown_where_a_file_was_moved_to(run, tmp_path):
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            (bench.cwd / "a").write_text("one\n")
+            await bench.patch(
+                "*** Begin Patch\n*** Update File: a\n*** Move to: b\n@@\n-one\n+two\n*** End Patch"
+            )  # fmt: skip
+            (change,) = bench.items("item/completed")[0]["changes"]
+            assert change["diff"] == f"@@ -1 +1 @@\n-one\n+two\n\n\nMoved to: {bench.cwd}/b"
+            assert change["kind"] == {"type": "update", "move_path": f"{bench.cwd}/b"}
+
+    run(scenario())

@@ -108,7 +108,7 @@ def test_with_never_nobody_is_asked_and_the_command_does_not_run(run, tmp_path):
     async def scenario():
         async with Workbench(tmp_path, policy="never") as bench:
             told = await bench.command(f"touch {tmp_path}/outside", **ESCALATED)
-            assert "never" in told
+            assert "approval policy is Never" in told
             assert bench.asked == []
             assert not (tmp_path / "outside").exists()
 

@@ -50,14 +50,18 @@ class Workbench:
         self._numbers = itertools.count()
         self.runner = Runner()
         environ = {**os.environ, "HOME": str(directory / "user"), "SHELL": "/bin/sh"}
-        confinement = Confinement(ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ)
+        self.confinement = confinement = Confinement(
+            ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ
+        )
         patching = Patching(self.runner, confinement)
+        shell = Shell(self.runner, confinement, patching)
         self.tools = Tools(
             ClientTools(),
-            Shell(self.runner, confinement, patching),
+            shell,
             patching,
             ViewImage(confinement.may_read),
             AskUser(),
+            user_command=shell.user_command,
         )
 
     async def __aenter__(self):
