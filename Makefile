@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves, into .venv/. PYTHON=... names the interpreter to use.
-.PHONY: help demo test check lint types unit bench lock clean
+.PHONY: help demo test check lint types unit crash bench lock clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -15,6 +15,7 @@ help:
 	@echo "make test   lint, types and every test"
 	@echo "make check  lint and types only"
 	@echo "make unit   the tests that need no third-party peer (quick)"
+	@echo "make crash  kill the app-server at 200 moments of a turn, and resume"
 	@echo "make bench  speed and memory beside the original app-server"
 	@echo "make lock   resolve requirements/*.txt anew (needs uv)"
 	@echo "make clean  remove .venv and caches"
@@ -36,6 +37,9 @@ lint: $(DEV_STAMP)
 
 types: $(DEV_STAMP)
 	$(BIN)/mypy
+
+crash: $(DEV_STAMP)
+	KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kill.py -o timeout=3600
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m compileall -q $(SOURCES)

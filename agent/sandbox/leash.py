@@ -33,15 +33,18 @@ class Leash:
         self._pid = -1
         self._lifeline = -1
 
+    def prepare(self, backend: Backend) -> None:
+        """A command is about to be started: from its start until it is held nothing must take long."""
+        if backend is not Backend.BUBBLEWRAP and self._pid < 0:
+            self._start()
+
     def hold(self, backend: Backend, group: int) -> None:
         """A command was started in a process group of its own."""
         if backend is Backend.BUBBLEWRAP:
             return
+        self.prepare(backend)
         self._held.add(group)
-        if self._pid < 0:
-            self._start()  # which is told of all
-        else:
-            self._tell(f"+ {group}\n")
+        self._tell(f"+ {group}\n")
 
     def release(self, group: int) -> None:
         """It has ended; to be told before its number can be another's."""

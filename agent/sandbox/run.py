@@ -251,6 +251,7 @@ class _Running:
         self._last_resort: asyncio.TimerHandle | None = None
         self._init = Init() if plan.backend is Backend.BUBBLEWRAP else None
         try:
+            leash.prepare(plan.backend)
             self._pid = start(plan, hold, environ, streams, self._init)
         except BaseException:
             self._close_init()

@@ -34,7 +34,7 @@ def test_what_commands_may_do_is_what_the_options_say(tmp_path, options, written
             (here.home / "open.config.toml").write_text('sandbox_mode = "danger-full-access"\n')
             done = await executed(here, *options, "go")
         assert (done.code, done.stdout.strip()) == (0, "Done."), done.stderr
-        assert (tmp_path / "written").exists() is written
+        assert (tmp_path / "written").exists() is written, done.stderr
 
     play(scenario())
 

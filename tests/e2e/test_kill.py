@@ -211,6 +211,8 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path):
         worker = Worker()
         (workspace := tmp_path / "project").mkdir()
         async with world(tmp_path, ChatGPT(answers=worker, event_delay_s=0.003)) as here:
+            # A login shell that is killed may leave something in its home that the next one waits for.
+            here.environment["HOME"] = str(here.home)
             lives = Lives(here, worker, workspace)
             whole_s = await lives.one(LIFE_S)  # this one is killed after its turn
             assert [*lives.told.ended.values()] == ["completed"]

@@ -154,6 +154,7 @@ def test_what_cannot_be_started_at_all_was_not_run(run, runner, workspace):
     before = open_descriptors()
     with pytest.raises(SandboxUnavailable, match="'no-such-command-xyz' cannot be started"):
         run(started(runner, planner(workspace, Backend.NONE, "no-such-command-xyz")))
+    runner.close()  # it keeps who would end its commands, should we be killed
     assert open_descriptors() == before
 
 
