@@ -1,7 +1,8 @@
 """What all tests need. Whatever is shared by fewer lives with them."""
 
 import os
-from collections.abc import Callable, Coroutine
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import hypothesis
@@ -18,9 +19,20 @@ _PROXY_NAMES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ws_proxy"
 _TLS_NAMES = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE"}
 
 
+@pytest.fixture(scope="session")
+def empty_home() -> Iterator[str]:
+    """A home without profiles: a developer's may be slow, and one that is killed half way may leave a lock behind.
+
+    Not below /tmp, where a sandboxed command may usually write.
+    """
+    with tempfile.TemporaryDirectory(prefix="countersign-home-", dir="/var/tmp", ignore_cleanup_errors=True) as home:
+        yield home
+
+
 @pytest.fixture(autouse=True)
-def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environ(monkeypatch: pytest.MonkeyPatch, empty_home: str) -> None:
     """Nothing of the developer's machine decides what a client trusts, where it connects or what is configured."""
+    monkeypatch.setenv("HOME", empty_home)
     for name in list(os.environ):
         if name.startswith(_STEERING) or name.lower() in _PROXY_NAMES or name in _TLS_NAMES:
             monkeypatch.delenv(name)
