@@ -44,8 +44,8 @@ NAME = "countersign"
 _TO_ANSWER = ("agent.rpc.methods", "agent.parts")
 _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
-# As often as the original, on each transport.
-STREAM_RETRIES = 5
+# Seconds without a follower and without a turn, after which a thread is unloaded, as in the original.
+UNLOAD_AFTER_S = 30 * 60.0
 # Seconds that a refresh of the sign-in gets at the end.
 REFRESH_PATIENCE_S = 5.0
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
@@ -185,10 +185,11 @@ class App:
         from agent.core.running import ModelFacts
         from agent.core.session import Core
         from agent.core.store import Store
-        from agent.model.client import Budgets, ModelClient
+        from agent.model.client import ModelClient
         from agent.model.http import HttpClient
         from agent.model.models import Models
         from agent.parts import make_tools, other_methods
+        from agent.rpc.idle_threads import IdleThreads
         from agent.rpc.methods import AgentMethods
         from agent.rpc.realtime_methods import RealtimeMethods
 
@@ -200,9 +201,8 @@ class App:
             origin=self._origin,
             auth=auth,
             http=http,
-            endpoint=self._ready_endpoint,
             identity=self._client_identity,
-            budgets=Budgets(),
+            environ=os.environ,
         )
 
         def facts(slug: str) -> ModelFacts:
@@ -214,11 +214,13 @@ class App:
             facts=facts,
             publish=self._connections.publish,
             installation_id=self._installation_id,
-            stream_retries=STREAM_RETRIES,
             ask=self._connections.questions.ask,
             tools=tools,
             store=Store(Path(self._home)),
+            config=self._config,
         )
+        idle = IdleThreads(self._core, self._connections, UNLOAD_AFTER_S)
+        self._stack.push_async_callback(idle.aclose)
         agent_methods = AgentMethods(
             core=self._core,
             connections=self._connections,
@@ -299,8 +301,14 @@ class App:
         )
         trust_also(context, proxy.ca_pem)
         return ProxyEndpoint(
-            LOOPBACK, proxy.port, credentials.user, credentials.secret, context, str(proxy.bundle_file)
-        )  # fmt: skip
+            LOOPBACK,
+            proxy.port,
+            credentials.user,
+            credentials.secret,
+            context,
+            str(proxy.bundle_file),
+            proxy.admit,
+        )
 
     # What the parts ask of each other
 

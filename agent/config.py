@@ -9,8 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agent.core.thread import ThreadDefaults
 from agent.home import laid_over
-
-SUPPORTED_PROVIDER = "openai"
+from agent.providers import ProviderError, provider_of
 
 
 class ConfigError(ValueError):
@@ -50,7 +49,6 @@ class ThreadConfig(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, protected_namespaces=())
 
     model: Annotated[str, Field(min_length=1)] | None = None
-    model_provider: str = SUPPORTED_PROVIDER
     model_reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
     model_reasoning_summary: Literal["auto", "concise", "detailed", "none"] | None = None
     model_verbosity: Literal["low", "medium", "high"] | None = None
@@ -71,16 +69,15 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
         text = f"use `--profile {legacy}` with `{legacy}.config.toml` instead"
         raise ConfigError(f'legacy `profile = "{legacy}"` config is no longer supported; {text}', "profile")
     try:
-        parsed = ThreadConfig.model_validate(laid_over(config, overrides))
+        merged = laid_over(config, overrides)
+        parsed = ThreadConfig.model_validate(merged)
+        provider = provider_of(merged)
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         key = ".".join(str(part) for part in error["loc"])
         raise ConfigError(f"{key} is {error['input']!r}: {error['msg']}", str(error["loc"][0])) from exc
-    if parsed.model_provider != SUPPORTED_PROVIDER:
-        defined = config.get("model_providers")
-        if isinstance(defined, dict) and parsed.model_provider in defined:
-            raise ConfigError(f"Model provider `{parsed.model_provider}` is not supported by countersign; use `openai`")
-        raise ConfigError(f"Model provider `{parsed.model_provider}` not found")
+    except ProviderError as exc:
+        raise ConfigError(str(exc), exc.key) from exc
     return ThreadDefaults(
         model=parsed.model,
         effort=parsed.model_reasoning_effort,
@@ -95,4 +92,5 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
             "excludeSlashTmp": parsed.sandbox_workspace_write.exclude_slash_tmp,
         },
         service_tier=parsed.service_tier,
+        provider=provider,
     )

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth
+from agent.core.goals import are_wanted
 from agent.core.tooling import ToolBox
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import Unavailable
 from agent.model.http import HttpClient
+from agent.providers import without_secrets
 from agent.rpc.command_methods import CommandMethods
 from agent.rpc.config_methods import ConfigMethods
 from agent.rpc.file_methods import FileMethods
@@ -22,6 +24,8 @@ from agent.sandbox.policy import PolicyError
 from agent.sandbox.run import Runner
 from agent.tools.asking import AskUser, ClientTools
 from agent.tools.confinement import Confinement
+from agent.tools.goal_tools import GoalTools
+from agent.tools.granting import RequestPermissions
 from agent.tools.images import ViewImage
 from agent.tools.patching import Patching
 from agent.tools.rule_files import RuleFiles
@@ -42,12 +46,30 @@ def make_tools(config: dict[str, Any], own_proxy: OwnProxy, home: str) -> tuple[
         environment = parse_environment_policy(config)
     except PolicyError as exc:
         raise Unavailable(str(exc), "other") from exc
-    confinement = Confinement(environment, _options(config), own_proxy, os.environ, config)
+    confinement = Confinement(environment, _options(config), own_proxy, without_secrets(os.environ, config), config)
     runner = Runner()
     patching = Patching(runner, confinement)
-    shell = Shell(runner, confinement, patching, RuleFiles(Path(home) / "rules"))
+    rules = RuleFiles(Path(home) / "rules")
+    shell = Shell(
+        runner,
+        confinement,
+        patching,
+        rules,
+        additional=_has(config, "exec_permission_approvals"),
+        snapshots=_has(config, "shell_snapshot", default=True),
+    )
+    asking = (RequestPermissions(confinement),) if _has(config, "request_permissions_tool") else ()
+    image = ViewImage(confinement.may_read)
     return runner, Tools(
-        ClientTools(), shell, patching, AskUser(), ViewImage(confinement.may_read), user_command=shell.user_command
+        ClientTools(),
+        shell,
+        patching,
+        AskUser(),
+        *asking,
+        image,
+        *((GoalTools(),) if are_wanted(config) else ()),
+        user_command=shell.user_command,
+        is_busy=shell.is_busy,
     )
 
 
@@ -76,7 +98,12 @@ def other_methods(
         config=config,
     )
     commands = CommandMethods(
-        runner, config=config, options=_options(config), own_proxy=own_proxy, environ=os.environ, home=home
+        runner,
+        config=config,
+        options=_options(config),
+        own_proxy=own_proxy,
+        environ=without_secrets(os.environ, config),
+        home=home,
     )
     tables = (
         ConfigMethods(home, config, flags, config_problem).table(),
@@ -89,5 +116,9 @@ def other_methods(
 
 
 def _options(config: dict[str, Any]) -> Options:
+    return Options(legacy_landlock=_has(config, "use_legacy_landlock"))
+
+
+def _has(config: dict[str, Any], feature: str, *, default: bool = False) -> bool:
     features = config.get("features")
-    return Options(legacy_landlock=isinstance(features, dict) and features.get("use_legacy_landlock") is True)
+    return (features.get(feature, default) if isinstance(features, dict) else default) is True

@@ -66,6 +66,25 @@ class Gate:
         self._tunnels = tunnels
         self._on_tunnel = on_tunnel
         self._on_tunnel_end = on_tunnel_end
+        self._own: set[Target] = set()
+
+    def admit(self, host: str, port: int) -> bool:
+        """Let a target pass that the agent's own configuration names, also where its address is not a public one.
+
+        Returns:
+            Whether its TLS ends here: it is one of the scope's then, and nothing is changed.
+
+        Raises:
+            ValueError: It is no host that we compare, or no port.
+        """
+        normal = normal_host(host)
+        if normal is None or not 0 < port < 65536:
+            raise ValueError(f"{host[:300]!r}, port {port}, is nothing that can be let pass")
+        target = Target(normal, port)
+        if self._scope.intercepts(target):
+            return True
+        self._own.add(target)
+        return False
 
     # Connections
 
@@ -124,7 +143,7 @@ class Gate:
             )
         host = normal_host(flow.request.host)
         target = None if host is None else Target(host, flow.request.port)
-        if target is None or not (self._scope.admits(target) or target in self._upstream.addresses):
+        if target is None or not self._admits(target):
             name = str(target or flow.request.host)[:300]
             logger.warning("connect refused target=%r reason=not-allowed option=--allow-host", name)
             text = f"{name} is not on the proxy's allow list; add it with --allow-host if it should be reached\n"
@@ -135,6 +154,9 @@ class Gate:
         self._tunnels[flow.client_conn.id] = tunnel = Tunnel(target, intercepted)
         self._on_tunnel(tunnel)
         return None
+
+    def _admits(self, target: Target) -> bool:
+        return self._scope.admits(target) or target in self._upstream.addresses or target in self._own
 
     async def addresses(self, client_id: str) -> Sequence[tuple[str, int]]:
         """Where this client's upstream is: the mapped address, or those that were resolved and judged here, once.
@@ -153,6 +175,8 @@ class Gate:
         mapped = self._upstream.addresses.get(target)
         if mapped is not None:
             return (mapped,)
+        if target in self._own:
+            return ((target.host, target.port),)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except OSError as exc:

@@ -227,6 +227,10 @@ class ProxyServer:
         if self._on_renewed is not None:
             self._on_renewed(self._authority.ca_pem)
 
+    def admit(self, host: str, port: int) -> bool:
+        """See `Gate.admit`."""
+        return self._gate.admit(host, port)
+
     @property
     def ca_pem(self) -> bytes:
         """The authority that clients have to trust."""

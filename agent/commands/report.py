@@ -42,16 +42,13 @@ def print_coverage(coverage: Coverage, out: TextIO) -> None:
     if coverage.rows:
         rows = [(row.route, row.transport, row.outcome, str(row.requests)) for row in coverage.rows]
         print_table(("route", "transport", "attestation", "requests"), rows, out)
-    rest = f"{coverage.out_of_scope} out of scope, {coverage.tunnels} tunnels to other hosts"
+    rest = f"out of scope: {coverage.out_of_scope}, tunnels to other hosts: {coverage.tunnels}"
     if coverage.refused:
-        rest += f", {coverage.refused} refused"
+        rest += f", refused: {coverage.refused}"
     if coverage.scoped == 0:
         print(f"No scoped request was made ({rest}).", file=out)
-    elif coverage.complete:
-        print(f"All {coverage.scoped} scoped requests carried a token ({rest}).", file=out)
     else:
-        missing = coverage.scoped - coverage.attested
-        print(f"{missing} of {coverage.scoped} scoped requests carried no token ({rest}).", file=out)
+        print(f"{coverage.attested} of {coverage.scoped} scoped requests carried a token ({rest}).", file=out)
     for one in coverage.failed:
         print(f"{one.connections} × a connection to {one.target} came to nothing: {one.reason}", file=out)
 

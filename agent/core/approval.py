@@ -50,6 +50,7 @@ def decide_command(
     allowed: Collection[tuple[str, ...]],
     rule: Rule | None = None,
     dangerous: bool = False,
+    additional: bool = False,
     shown: str = "",
 ) -> Decision:
     """Whether a command runs.
@@ -62,6 +63,7 @@ def decide_command(
         allowed: Beginnings of commands that the user has allowed for the session or for good.
         rule: The strictest of the user's rules for anything in it.
         dangerous: It should not run without a word of the user, wherever it runs.
+        additional: The model wants permissions for it that nobody has granted yet.
         shown: As the user and the model are shown it.
     """
     free = sandbox_mode in ("danger-full-access", "external-sandbox")
@@ -79,6 +81,14 @@ def decide_command(
             return Decision(Verdict.REFUSE, text)
         why = f": {rule.justification}" if rule.justification else " by policy"
         return Decision(ask, f"`{shown}` requires approval{why}", can_amend=False)
+    if additional and not free:
+        if policy == "on-request":
+            return Decision(ask)
+        if policy == "never" or (granular is not None and not granular.get("sandbox_approval")):
+            return _no_escalation(_policy_name(policy))
+        name = _policy_name(policy)
+        text = "you cannot request additional permissions unless the approval policy is OnRequest"
+        return Decision(Verdict.REFUSE, f"approval policy is {name}; reject command \u2014 {text}", is_whole=True)
     by_rule = rule is not None and rule.ruling is Ruling.ALLOW
     if by_rule or any(tuple(words[: len(prefix)]) == prefix for prefix in allowed):
         return Decision(Verdict.RUN_FREE if escalated else Verdict.RUN)
@@ -91,13 +101,19 @@ def decide_command(
         return Decision(ask)
     if not escalated or free:
         return Decision(Verdict.RUN)
-    if policy == "never":
-        return _no_escalation("Never")
-    if granular is not None and not granular.get("sandbox_approval"):
-        members = ("sandbox_approval", "rules", "skill_approval", "request_permissions", "mcp_elicitations")
-        told = ", ".join(f"{name}: {str(bool(granular.get(name))).lower()}" for name in members)
-        return _no_escalation(f"Granular(GranularApprovalConfig {{ {told} }})")
+    if policy == "never" or (granular is not None and not granular.get("sandbox_approval")):
+        return _no_escalation(_policy_name(policy))
     return Decision(Verdict.ASK_FREE)
+
+
+def _policy_name(policy: Any) -> str:
+    """As the original names it to the model."""
+    if isinstance(policy, str):
+        return {"never": "Never", "untrusted": "UnlessTrusted"}.get(policy, policy)
+    granular = policy.get("granular", {})
+    members = ("sandbox_approval", "rules", "skill_approval", "request_permissions", "mcp_elicitations")
+    told = ", ".join(f"{name}: {str(bool(granular.get(name))).lower()}" for name in members)
+    return f"Granular(GranularApprovalConfig {{ {told} }})"
 
 
 def _no_escalation(policy: str) -> Decision:

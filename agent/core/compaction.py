@@ -1,13 +1,17 @@
 """Compaction: the service sums up a conversation, and the summary takes the place of most of it. Pure.
 
 The request is an ordinary one with a trigger behind the whole history; its answer must be exactly one item, which the
-service can read and we cannot (observed). What the user and the developer said stays as it was.
+service can read and we cannot (observed). Another model provider is asked in words, and answers in words (observed).
+What the user and the developer said stays as it was.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.goals import is_goal_context
+from agent.core.thread import message
+from agent.core.views import words_of
 from agent.model.wire import Item
 
 TRIGGER: Item = {"type": "compaction_trigger"}
@@ -17,6 +21,13 @@ KEPT_TOKENS = 20_000
 BYTES_PER_TOKEN = 4
 # An image is counted as this many tokens, whatever its size in bytes.
 IMAGE_TOKENS = 1_500
+
+WANTED = """\
+Sum up this conversation for another model that will go on with it and sees only your summary and what the user said.
+Say what was wanted, what was done and found out, what was decided and why, what is left to do and what comes next.
+Name files, commands and values exactly. Answer with the summary alone, and call no tools."""
+# What the summary stands behind.
+FOUND = "Another model worked on this until now. This is its summary of what was done; go on from there:"
 
 
 class NotOneSummary(ValueError):
@@ -29,11 +40,18 @@ class Compaction:
 
     Args:
         outputs: What the service has answered with so far.
+        in_words: The provider knows no trigger.
     """
 
     item_id: str
     started_ms: int
     outputs: list[Item] = field(default_factory=list)
+    in_words: bool = False
+
+    @property
+    def trigger(self) -> Item:
+        """What its request has behind the history."""
+        return message("user", WANTED) if self.in_words else TRIGGER
 
     def wire(self, completed_ms: int | None) -> dict[str, Any]:
         """As clients see it."""
@@ -50,6 +68,11 @@ class Compaction:
         Raises:
             NotOneSummary: The answer is not what it must be.
         """
+        if self.in_words:
+            said = "\n".join(words_of(item) for item in self.outputs if item["type"] == "message").strip()
+            if not said:
+                raise NotOneSummary("the model was asked for a summary and gave none; the history stays as it is")
+            return [*kept(history), message("user", f"{FOUND}\n{said}")]
         summaries = [item for item in self.outputs if item["type"] == SUMMARY]
         if len(summaries) != 1:
             raise NotOneSummary(
@@ -69,7 +92,7 @@ def kept(history: Sequence[Item]) -> list[Item]:
             continue
         if item.get("role") == "developer" or is_context(item):
             items.append(item)
-        elif item.get("role") == "user" and left > 0:
+        elif item.get("role") == "user" and left > 0 and not (is_goal_context(item) or _text(item).startswith(FOUND)):
             left -= estimated_tokens((item,))
             if left >= 0:
                 items.append(item)
@@ -79,9 +102,14 @@ def kept(history: Sequence[Item]) -> list[Item]:
 
 def is_context(item: Item) -> bool:
     """Whether it tells where the work is."""
+    return _text(item).startswith("<environment_context>")
+
+
+def _text(item: Item) -> str:
+    """The first text of a message."""
     content = item.get("content")
     first = content[0] if isinstance(content, list) and content else None
-    return isinstance(first, dict) and str(first.get("text", "")).startswith("<environment_context>")
+    return str(first.get("text", "")) if isinstance(first, dict) else ""
 
 
 def is_full(tokens: int, window: int) -> bool:

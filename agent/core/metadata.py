@@ -8,7 +8,9 @@ from agent.core.thread import Thread
 _SANDBOXES = {"danger-full-access": "none", "external-sandbox": "external"}
 
 
-def turn_metadata(thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str) -> str:
+def turn_metadata(
+    thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str, cause: str | None = None
+) -> str:
     """The JSON text of `x-codex-turn-metadata`; `kind` is "prewarm", "turn" or "compaction".
 
     The members of the original that we know to be true of us, in its order.
@@ -23,6 +25,7 @@ def turn_metadata(thread: Thread, *, kind: str, turn_id: str, installation_id: s
         "window_number": thread.window,
         "request_kind": kind,
         **_of_subagent(thread),
+        **({} if cause is None else {"turn_trigger": cause}),
         "sandbox": _SANDBOXES.get(thread.sandbox_mode, "seccomp"),
         "sandbox_mode": thread.sandbox_mode,
         "model": thread.model,

@@ -1,6 +1,5 @@
 """What a thread asks of the model, and what it is told of where it works. Pure."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from agent.core.metadata import turn_metadata
@@ -8,22 +7,21 @@ from agent.core.thread import Thread, environment_context, message
 from agent.model.wire import Item, ResponsesRequest
 
 
-def context_of(thread: Thread, now: datetime, timezone: str, shell: str, agents_md: Sequence[str] = ()) -> list[Item]:
+def context_of(thread: Thread, now: datetime, timezone: str, shell: str, agents_md: str | None = None) -> list[Item]:
     """What the model must know before the first input: instructions of the client, and where it works.
 
     Args:
         now: Local time, with its zone.
         shell: Its name.
-        agents_md: What the user and the project say in their AGENTS.md files.
+        agents_md: What is told of the AGENTS.md files of the user and the project; one message with where it works.
     """
     instructions = (
         [] if thread.developer_instructions is None else [message("developer", thread.developer_instructions)]
     )
-    if agents_md:
-        text = "\n\n".join(agents_md)
-        wanted = f"# AGENTS.md instructions for {thread.cwd}\n\n<INSTRUCTIONS>\n{text}\n</INSTRUCTIONS>"
-        instructions.append(message("user", wanted))
-    return [*instructions, environment_context(thread, f"{now:%Y-%m-%d}", timezone, shell)]
+    place = environment_context(thread, f"{now:%Y-%m-%d}", timezone, shell)
+    if agents_md is not None:
+        place["content"] = message("user", agents_md)["content"] + place["content"]
+    return [*instructions, place]
 
 
 def request_of(
@@ -38,12 +36,14 @@ def request_of(
     generate: bool = True,
     schema: Item | None = None,
     state: str | None = None,
+    cause: str | None = None,
 ) -> ResponsesRequest:
     """One request of a thread.
 
     Args:
         kind: "prewarm", "turn" or "compaction".
         effort: What the thread wants, or its model's default.
+        cause: What the turn was begun for, where it was not the user's word.
     """
     family: dict[str, str] = {}
     if thread.subagent is not None:
@@ -53,7 +53,9 @@ def request_of(
             "parent_turn_id": thread.subagent.parent_turn,
             "root_turn_id": thread.subagent.parent_turn,
         }
-    metadata = turn_metadata(thread, kind=kind, turn_id=turn_id, installation_id=installation_id, effort=effort)
+    metadata = turn_metadata(
+        thread, kind=kind, turn_id=turn_id, installation_id=installation_id, effort=effort, cause=cause
+    )
     return ResponsesRequest(
         model=thread.model,
         input=items,

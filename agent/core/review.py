@@ -91,6 +91,7 @@ def reviewer_of(thread: Thread, reviewer_id: str, turn_id: str) -> Thread:
         service_tier=thread.service_tier,
         ephemeral=True,
         model_provider=thread.model_provider,
+        provider=thread.provider,
         parent=thread.id,
         subagent=Subagent("review", turn_id),
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.goals import Goal
 from agent.core.thread import ABORTED_CALL
 from agent.core.tooling import OUTPUT_TYPES
 from agent.model.wire import Item, TokenUsage
@@ -24,6 +25,7 @@ READ_STATE = "read_state"
 UPDATED = "thread_updated"
 COMPACTED = "compacted"
 REVERTED = "reverted"
+GOAL = "goal"
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class StoredThread:
     read_state: dict[str, Any] | None = None
     updated_at: int = 0
     window: int = 0
+    goal: Goal | None = None
     problems: list[str] = field(default_factory=list)
     closing: list[tuple[str, Any]] = field(default_factory=list)  # lines that a crash kept from being written
 
@@ -80,14 +83,14 @@ class StoredThread:
 
     @property
     def preview(self) -> str:
-        """The first words of the user."""
+        """The first words of the user, or what the thread is for."""
         for turn in self.turns:
             for item in turn.items:
                 if item.get("type") == "userMessage":
                     return next(
                         (str(part.get("text", "")) for part in item["content"] if part.get("type") == "text"), ""
                     )
-        return ""
+        return "" if self.goal is None else self.goal.objective
 
 
 class NotAThread(ValueError):
@@ -181,6 +184,8 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
             thread.read_state = payload
         case "thread_updated":
             thread.meta |= _object(payload)
+        case "goal":
+            thread.goal = None if payload is None else Goal.of(payload)
         case "compacted":
             history = [_object(item) for item in payload["history"]]
             for known in thread.turns:

@@ -8,12 +8,15 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from agent.core import rollout
+from agent.core.chronicle import Chronicle
 from agent.core.compaction import is_context
 from agent.core.git_info import git_info
+from agent.core.goals import Goal
+from agent.core.pursuit import Pursuit
 from agent.core.requests import request_of
 from agent.core.steps import (
     CommandEnded,
@@ -61,13 +64,24 @@ logger = logging.getLogger(__name__)
 # The first commands of a turn, carried out: the delay before the first request, None if the turn is over.
 _Begin = Callable[[], Coroutine[Any, Any, float | None]]
 
+# With these a turn takes its leave; the last of what it cost is told before them.
+_LAST_WORDS = {"thread/readState/changed", "thread/status/changed"}
+
 
 class Running:
     """A thread with its model session and, at times, a turn."""
 
-    def __init__(self, around: Surroundings, thread: Thread, session: ModelSession, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        thread: Thread,
+        session: ModelSession,
+        journal: Journal | None,
+        goal: Goal | None = None,
+    ) -> None:
         self.thread = thread
         self.journal = journal  # None for an ephemeral thread
+        self.chronicle = Chronicle(around, thread, journal, self._answering)
         self._around = around
         self._session = session
         self._turn: Turn | None = None
@@ -78,13 +92,39 @@ class Running:
         self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
         self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
         self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
-        self._written: list[str] = []  # calls with an output on disk that is not in the history yet
         self._kept: dict[str, Any] = {}  # by the tools
         self._commands = UserCommands(self._command_ended)
-        self._problem_told = False
+        self._goes_on = False  # whether the turn that ended last ended as it should
+        self.pursuit = Pursuit(thread, self.chronicle, goal, self._say, self._running_id)
         self._knows_context = any(is_context(item) for item in thread.history)
         # Of one that is kept: it is told of the repository that its first turn found it in.
         self._knows_git = journal is None or journal.is_on_disk or thread.git_info is not None
+
+    def _answering(self) -> str | None:
+        return None if self._turn is not None and self._turn.of_user else self.thread.model
+
+    def _running_id(self) -> str | None:
+        return None if self._turn is None else self._turn.id
+
+    def _say(self, item: Item) -> None:
+        """The model reads it next, if it is at work."""
+        if self._turn is not None and not self._turn.of_user and self._opening is None:
+            self._perform_now(self._turn.receive(Steered([], item, None), now_ms()))
+
+    def pursue(self) -> None:
+        """Begin a turn for the goal, if there is one to pursue and nothing else runs."""
+        if self._turn is not None or not self.pursuit.is_active:
+            return
+        started = self.start_turn([], {}, None, None, lambda thread: None, cause="goal")
+        for item in self.pursuit.first_items():
+            self._say(item)
+        if started.begin is not None:
+            started.begin()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn runs, or a command."""
+        return self._turn is not None or bool(self._tasks) or self._around.tools.is_busy(self._kept)
 
     def prewarm(self) -> None:
         self._warming = self._own(asyncio.create_task(self._warm()))
@@ -113,6 +153,7 @@ class Running:
         client_id: str | None,
         output_schema: Item | None,
         override: Callable[[Thread], None],
+        cause: str | None = None,
     ) -> StartedTurn:
         if self._turn is not None:
             self._add(self._turn, Steered(content, item, client_id))
@@ -124,10 +165,12 @@ class Running:
             self._overrides.pop(0)(thread)
         override(thread)
         thread.updated_at = now_ms() // 1000
-        if (after := thread.meta()) != before and self.journal is not None and self.journal.is_on_disk:
-            self._write(rollout.UPDATED, {name: value for name, value in after.items() if before[name] != value})
+        if (after := thread.meta()) != before and self.chronicle.is_on_disk:
+            changed = {name: value for name, value in after.items() if before[name] != value}
+            self.chronicle.write(rollout.UPDATED, changed)
         same = thread.answered_by in (None, thread.model) or not thread.history
         turn = self._new_turn(content, item, client_id, former_model=None if same else thread.answered_by)
+        turn.cause = cause
         return self._begun(turn, output_schema)
 
     def start_compaction(self) -> StartedTurn:
@@ -141,7 +184,8 @@ class Running:
         if self._turn is not None:
             raise TurnBusy("a turn runs in this thread; interrupt it or wait for its end")
         turn = self._new_turn([], {}, None)
-        place = TurnPlace(self.thread, turn.id, self._publish, self.add_to_history, self._transport)
+        chronicle = self.chronicle
+        place = TurnPlace(self.thread, turn.id, chronicle.publish, chronicle.add_to_history, self._transport)
         self._opening = open_turn(place)
         return self._begun(turn, None)
 
@@ -167,7 +211,7 @@ class Running:
     def _command_ended(self, item: Item) -> None:
         """The model reads it next, if it is at work; else in its next turn."""
         if self._turn is None or self._turn.of_user or self._opening is not None:
-            self.add_to_history(item)
+            self.chronicle.add_to_history(item)
         else:
             self._perform_now(self._turn.receive(Steered([], item, None), now_ms()))
 
@@ -179,7 +223,7 @@ class Running:
             item=item,
             client_id=client_id,
             window=self._around.facts(self.thread.model).usable_window,
-            retries=self._around.stream_retries,
+            retries=self.thread.provider.stream_retries,
             new_id=self._around.new_id,
             **more,
         )
@@ -240,8 +284,7 @@ class Running:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._around.tools.forget(self.thread.id, self._kept)
-        if self.journal is not None:
-            self.journal.close()
+        self.chronicle.close()
         with contextlib.suppress(Exception):
             await self._session.aclose()
 
@@ -255,6 +298,8 @@ class Running:
                 delay_s = await self._sample(turn, output_schema)
                 if self._turn is turn:
                     self._opening = None
+            if self._goes_on:
+                self.pursue()
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -272,7 +317,7 @@ class Running:
         if self._opening is None:
             return self._perform(commands)
         started = next(one for one in commands if isinstance(one, Notify) and one.method == "turn/started")
-        self._write(rollout.TURN_STARTED, {"turn": started.params["turn"], "model": self.thread.model})
+        self.chronicle.write(rollout.TURN_STARTED, {"turn": started.params["turn"], "model": self.thread.model})
         return 0.0
 
     async def _sample(self, turn: Turn, output_schema: Item | None) -> float | None:
@@ -281,7 +326,9 @@ class Running:
         items = (*thread.static_input(), *thread.history, *turn.trigger)
         kind = "compaction" if turn.trigger else "turn"
         schema = None if turn.trigger else output_schema
-        request = self._request(items, kind, model=turn.model, turn_id=turn.id, schema=schema, state=turn.state)
+        request = self._request(
+            items, kind, model=turn.model, turn_id=turn.id, schema=schema, state=turn.state, cause=turn.cause
+        )
         transport = self._session.transport
         end: TurnEvent = SampleFailed(StreamBroken("the stream ended before response.completed"), transport)
         try:
@@ -320,51 +367,41 @@ class Running:
             output = ToolOutput(f"{call.name} failed: internal error: {type(exc).__name__}")
         if self._turn is not turn:
             return  # stopped, and answered as such
-        # Before its place in the history has come: a crash in between must not tell the model that it was not done.
-        self._write(rollout.HISTORY, output.item(call))
-        self._written.append(call.id)
+        self.chronicle.add_output(call, output)
         self._finished.put_nowait(ToolFinished(call, output))
 
     def _context(self, turn: Turn) -> CallContext:
         return CallContext(
             thread=self.thread,
             turn_id=turn.id,
-            notify=self._publish,
+            notify=self.chronicle.publish,
             ask=functools.partial(self._around.ask, self.thread.id),
-            waiting=self._waiting,
+            waiting=self.chronicle.waiting,
             now_ms=now_ms,
             new_id=self._around.new_id,
             session=self._kept,
+            goals=None if self.journal is None else self.pursuit,
         )
-
-    @contextlib.contextmanager
-    def _waiting(self, flag: str) -> Iterator[None]:
-        self._flag(flag, 1)
-        try:
-            yield
-        finally:
-            self._flag(flag, -1)
-
-    def _flag(self, flag: str, more: int) -> None:
-        flags = self.thread.flags
-        before = [name for name, count in flags.items() if count]
-        flags[flag] = flags.get(flag, 0) + more
-        now = [name for name, count in flags.items() if count]
-        if now != before and self.thread.status == "active":
-            params = {"threadId": self.thread.id, "status": {"type": "active", "activeFlags": now}}
-            self._around.publish(self.thread.id, "thread/status/changed", params)
 
     def _perform(self, commands: list[TurnCommand]) -> float | None:
         """Carry out commands; the delay before the next request in seconds, or None if there is none."""
         delay_s: float | None = None
+        end = next((command for command in commands if isinstance(command, Finish)), None)
+        if any(isinstance(command, Record) and _is_output(command.item) for command in commands):
+            self.pursuit.account()
+        goes_on = False
         for command in commands:
             match command:
                 case Notify():
-                    self._publish(command.method, command.params)
+                    if end is not None and command.method in _LAST_WORDS:
+                        self.pursuit.turn_ends(end.status, end.info)
+                        goes_on, end = end.status == "completed" and self.pursuit.is_active, None
+                    if not (goes_on and command.method == "thread/readState/changed"):  # it is not over yet (observed)
+                        self.chronicle.publish(command.method, command.params)
                 case Record():
-                    self.add_to_history(command.item)
+                    self.chronicle.add_to_history(command.item)
                 case Replace():
-                    self._replace_history(command.history)
+                    self.chronicle.replace_history(command.history)
                 case RunTool():
                     assert self._turn is not None, "only a turn that runs makes calls"
                     self._calls.add(task := self._own(asyncio.create_task(self._call(self._turn, command.call))))
@@ -375,52 +412,10 @@ class Running:
                     delay_s = command.delay_s
                 case Finish():
                     self._turn = self._task = self._opening = None
+                    self._goes_on = command.status == "completed"
                 case _:
                     assert_never(command)
         return delay_s
-
-    def add_to_history(self, item: Item) -> None:
-        """What the model reads from now on; written down at once."""
-        self.thread.history.append(item)
-        if item.get("type") in OUTPUT_TYPES.values() and item.get("call_id") in self._written:
-            self._written.remove(item["call_id"])
-        else:
-            self._write(rollout.HISTORY, item)
-
-    def _replace_history(self, history: list[Item]) -> None:
-        self.thread.history[:] = history
-        self.thread.window += 1
-        self._write(rollout.COMPACTED, {"history": history})
-
-    def _publish(self, method: str, params: dict[str, Any]) -> None:
-        """Write down what a resumed thread must know, and only then tell it."""
-        match method:
-            case "turn/started" if params["turn"]["rootTurnId"] == params["turn"]["id"]:  # else it is part of another
-                model = None if self._turn is not None and self._turn.of_user else self.thread.model
-                self._write(rollout.TURN_STARTED, {"turn": params["turn"], "model": model})
-            case "item/completed":
-                self._write(rollout.ITEM, {"turn_id": params["turnId"], "item": params["item"]})
-            case "turn/completed":
-                self._write(rollout.TURN_ENDED, {"turn": {**params["turn"], "items": []}})
-            case "thread/tokenUsage/updated":
-                self._write(rollout.USAGE, rollout.usage_payload(self.thread.total, self.thread.last))
-            case "thread/readState/changed":
-                self.thread.read_state = params["readState"]
-                self._write(rollout.READ_STATE, params["readState"])
-        if (problem := self._unsaved()) is not None:
-            self._around.publish(self.thread.id, "warning", {"threadId": self.thread.id, "message": problem})
-        self._around.publish(self.thread.id, method, params)
-
-    def _write(self, kind: str, payload: Any) -> None:
-        if self.journal is not None:
-            self.journal.write(kind, payload)
-
-    def _unsaved(self) -> str | None:
-        """Why the thread is not saved any more; told once."""
-        if self.journal is None or self.journal.problem is None or self._problem_told:
-            return None
-        self._problem_told = True
-        return self.journal.problem
 
     def _perform_now(self, commands: list[TurnCommand]) -> None:
         """Carry out commands that ask for no request."""
@@ -434,15 +429,15 @@ class Running:
         found = await asyncio.to_thread(git_info, self.thread.cwd)
         if found is not None:
             self.thread.git_info = found
-            if self.journal is not None and self.journal.is_on_disk:
-                self._write(rollout.UPDATED, {"git_info": found})
+            if self.chronicle.is_on_disk:
+                self.chronicle.write(rollout.UPDATED, {"git_info": found})
 
     async def _add_context(self) -> None:
         if not self._knows_context:
             context = await self._around.context(self.thread)
             self._knows_context = True
             for item in context:
-                self.add_to_history(item)
+                self.chronicle.add_to_history(item)
 
     def _request(
         self, items: tuple[Item, ...], kind: str, *, model: str | None = None, **more: Any
@@ -453,7 +448,11 @@ class Running:
             items,
             kind,
             effort=thread.effort or self._around.facts(thread.model).default_effort,
-            tools=self._around.tools.declared(thread),
+            tools=() if kind == "compaction" and not thread.provider.compacts else self._around.tools.declared(thread),
             installation_id=self._around.installation_id,
             **more,
         )
+
+
+def _is_output(item: Item) -> bool:
+    return item.get("type") in OUTPUT_TYPES.values() and "call_id" in item

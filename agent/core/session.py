@@ -7,16 +7,19 @@ from typing import Any, Protocol
 
 from agent.core import rollout
 from agent.core.compaction import estimated_tokens
+from agent.core.goals import Goal
+from agent.core.pursuit import Pursuit
 from agent.core.review import Target, reviewer_of
 from agent.core.reviewing import Reviewing
 from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.running import Running
 from agent.core.steps import Steered
-from agent.core.store import Found, Journal, Store, StoreFailed, ThreadNotStored
+from agent.core.store import Found, Journal, Store, StoreFailed, ThreadBusy, ThreadNotStored
 from agent.core.surroundings import ModelFacts, ModelSession, StartedTurn, Surroundings, ThreadNotFound, TurnPlace
 from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
 from agent.core.views import usage_wire
+from agent.model.provider import Provider
 from agent.model.wire import Item, TokenUsage
 
 
@@ -36,34 +39,40 @@ class Core:
     """All threads.
 
     Args:
-        open_session: Makes the model session of a new thread.
+        open_session: Makes the model session of a thread at a provider: (thread id, provider).
         facts: What is known of a model.
         publish: Tells the followers of a thread: (thread id, method, params).
         installation_id: As told to the model service.
-        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
         ask: Asks the followers of a thread, and gives the first answer: (thread id, method, params).
         tools: What the model may call.
         store: Where threads that are not ephemeral are kept.
+        config: config.toml with the overrides, for what the AGENTS.md files are.
     """
 
     def __init__(
         self,
         *,
-        open_session: Callable[[str], ModelSession],
+        open_session: Callable[[str, Provider], ModelSession],
         facts: Callable[[str], ModelFacts],
         publish: Callable[[str, str, dict[str, Any]], None],
         installation_id: str,
-        stream_retries: int,
         ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]],
         tools: ToolBox,
         store: Store,
+        config: Mapping[str, Any],
     ) -> None:
         self._open_session = open_session
         self._publish = publish
         self._companions: dict[str, Companion] = {}
-        self._around = Surroundings(facts, self._tell, installation_id, stream_retries, ask, tools, store.home)
+        self._around = Surroundings(facts, self._tell, installation_id, ask, tools, store.home, config)
         self.store = store
+        self._config = config
         self._threads: dict[str, Running] = {}
+        self._closing: set[str] = set()
+
+    async def instructions(self, thread: Thread) -> Instructions:
+        """What the AGENTS.md files that count for a thread say."""
+        return await asyncio.to_thread(agents_md.load, self.store.home, thread.cwd, self._config)
 
     def _tell(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
         self._publish(thread_id, method, params)
@@ -86,15 +95,21 @@ class Core:
             thread.path = str(journal.path)
         self._take_in(thread, journal)
 
-    def _take_in(self, thread: Thread, journal: Journal | None) -> None:
-        self._threads[thread.id] = Running(self._around, thread, self._open_session(thread.id), journal)
+    def _take_in(self, thread: Thread, journal: Journal | None, goal: Goal | None = None) -> None:
+        session = self._open_session(thread.id, thread.provider)
+        self._threads[thread.id] = Running(self._around, thread, session, journal, goal)
 
-    def resume(self, thread_id: str) -> Thread:
+    def resume(self, thread_id: str, provider_of: Callable[[str], Provider]) -> Thread:
         """The thread, from disk if it is not loaded. What a crash left open in it is closed, and written down.
+
+        Args:
+            provider_of: The provider of the name that the thread was begun with; what it raises is raised.
 
         Raises:
             ThreadNotStored, ThreadArchived, ThreadBusy, StoreFailed: It cannot be.
         """
+        if thread_id in self._closing:
+            raise ThreadBusy("it is closing; retry thread/resume after the thread is closed")
         if (running := self._threads.get(thread_id)) is not None:
             if running.journal is None or running.journal.is_on_disk:
                 return running.thread
@@ -106,16 +121,19 @@ class Core:
         except OSError as exc:
             raise StoreFailed(f"the thread's file {path.name} cannot be written: {exc.strerror}") from exc
         try:
-            return self._loaded(self.store.read(Found(path, False)), path, journal)
+            return self._loaded(self.store.read(Found(path, False)), path, journal, provider_of)
         except BaseException:
             journal.close()
             raise
 
-    def _loaded(self, stored: StoredThread, path: Path, journal: Journal) -> Thread:
+    def _loaded(
+        self, stored: StoredThread, path: Path, journal: Journal, provider_of: Callable[[str], Provider]
+    ) -> Thread:
         try:
             thread = thread_of(stored.meta)
         except TypeError as exc:
             raise StoreFailed(f"the thread's file {path.name} cannot be used: its first line lacks something") from exc
+        thread.provider = provider_of(thread.model_provider)
         thread.history, thread.total, thread.last = stored.history, stored.total, stored.last
         thread.read_state = stored.read_state
         thread.preview, thread.updated_at, thread.path = stored.preview, stored.updated_at, str(path)
@@ -125,7 +143,7 @@ class Core:
             thread.first_unread = (stored.read_state.get("firstUnread") or {}).get("turnId")
         for kind, payload in stored.closing:
             journal.write(kind, payload)
-        self._take_in(thread, journal)
+        self._take_in(thread, journal, stored.goal)
         return thread
 
     def fork(self, source: StoredThread, thread: Thread, before_turn: str | None) -> None:
@@ -161,13 +179,17 @@ class Core:
 
     async def unload(self, thread_id: str) -> bool:
         """Stop the thread and let go of its file; False if it was not loaded."""
-        if (companion := self._companions.pop(thread_id, None)) is not None:
-            await companion.aclose()
-        running = self._threads.pop(thread_id, None)
-        if running is None:
-            return False
-        await running.aclose()
-        return True
+        self._closing.add(thread_id)
+        try:
+            if (companion := self._companions.pop(thread_id, None)) is not None:
+                await companion.aclose()
+            running = self._threads.pop(thread_id, None)
+            if running is None:
+                return False
+            await running.aclose()
+            return True
+        finally:
+            self._closing.discard(thread_id)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -177,15 +199,17 @@ class Core:
     def is_loaded(self, thread_id: str) -> bool:
         return thread_id in self._threads
 
+    def is_busy(self, thread_id: str) -> bool:
+        """Whether something goes on in a thread: a turn, or a command. Raises ThreadNotFound."""
+        return self._running(thread_id).is_busy
+
     def write(self, thread_id: str, kind: str, payload: Any) -> None:
         """Append a line to the file of a loaded thread.
 
         Raises:
             ThreadNotFound: It is not loaded.
         """
-        running = self._running(thread_id)
-        if running.journal is not None:
-            running.journal.write(kind, payload)
+        self._running(thread_id).chronicle.write(kind, payload)
 
     def inject(self, thread_id: str, items: list[Item]) -> None:
         """Add items to what the model reads.
@@ -195,7 +219,7 @@ class Core:
         """
         running = self._running(thread_id)
         for item in items:
-            running.add_to_history(item)
+            running.chronicle.add_to_history(item)
 
     def usage_wire(self, thread_id: str, turn_id: str) -> dict[str, Any]:
         """What clients are told of the tokens of a thread, as of its last turn.
@@ -214,6 +238,18 @@ class Core:
     def thread(self, thread_id: str) -> Thread:
         """Raises ThreadNotFound."""
         return self._running(thread_id).thread
+
+    def pursuit(self, thread_id: str) -> Pursuit:
+        """The goal of a loaded thread. Raises ThreadNotFound."""
+        return self._running(thread_id).pursuit
+
+    def pursue(self, thread_id: str) -> None:
+        """Begin a turn for the goal of a loaded thread, if it has one to pursue and nothing else runs.
+
+        Raises:
+            ThreadNotFound: It is not loaded.
+        """
+        self._running(thread_id).pursue()
 
     def prewarm(self, thread_id: str) -> None:
         """Start loading the static input of a new thread."""
@@ -270,7 +306,8 @@ class Core:
 
         def opening(place: TurnPlace) -> Reviewing:
             reviewer = reviewer_of(place.thread, reviewer_id, place.turn_id)
-            return Reviewing(place, reviewer, target, self._around, self._open_session(reviewer_id), ended)
+            session = self._open_session(reviewer_id, reviewer.provider)
+            return Reviewing(place, reviewer, target, self._around, session, ended)
 
         return self._running(thread_id).start_opened(opening)
 

@@ -53,9 +53,14 @@ class FallBack:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The turn is over."""
+    """The turn is over.
+
+    Args:
+        info: The `codexErrorInfo` of its failure.
+    """
 
     status: str
+    info: Any = None
 
 
 TurnCommand = Notify | Record | Replace | RunTool | Sample | FallBack | Finish

@@ -31,7 +31,7 @@ class ThreadArchived(LookupError):
 
 
 class ThreadBusy(Exception):
-    """Another process has it loaded."""
+    """Another process has it loaded, or it is being unloaded here."""
 
 
 class StoreFailed(Exception):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -80,19 +80,19 @@ class Surroundings:
         facts: What is known of a model.
         publish: Tells the followers of a thread: (thread id, method, params).
         installation_id: As told to the model service.
-        stream_retries: How often a broken stream is retried on each transport; 5 in the original.
         ask: Asks the followers of a thread: (thread id, method, params).
         tools: What the model may call.
         home: CODEX_HOME.
+        config: config.toml with the overrides, for what the AGENTS.md files are.
     """
 
     facts: Callable[[str], ModelFacts]
     publish: Callable[[str, str, dict[str, Any]], None]
     installation_id: str
-    stream_retries: int
     ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]]
     tools: ToolBox
     home: Path
+    config: Mapping[str, Any]
 
     def new_id(self) -> str:
         """A fresh UUIDv7."""
@@ -100,11 +100,11 @@ class Surroundings:
 
     async def context(self, thread: Thread) -> list[Item]:
         """What the model must know before the first input of a thread."""
-        texts = await asyncio.to_thread(agents_md.load, self.home, thread.cwd)
+        found = await asyncio.to_thread(agents_md.load, self.home, thread.cwd, self.config)
         now = datetime.now().astimezone()
         shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
         timezone = os.environ.get("TZ") or now.tzname() or "UTC"
-        return context_of(thread, now, timezone, shell, texts)
+        return context_of(thread, now, timezone, shell, found.told(thread.cwd))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model.provider import OPENAI, Provider
 from agent.model.wire import Item, TokenUsage
 
 # What the model is told first, unless the client brings its own.
@@ -52,6 +53,7 @@ class ThreadDefaults:
     sandbox_mode: str | None = None
     workspace_write: Mapping[str, Any] | None = None  # members of the policy workspaceWrite
     service_tier: str | None = None
+    provider: Provider = OPENAI
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Thread:
     service_tier: str | None = None
     ephemeral: bool = False
     source: str | None = None
-    model_provider: str = "openai"
+    model_provider: str = OPENAI.id
+    provider: Provider = OPENAI  # of that name
     history: list[Item] = field(default_factory=list)
     total: TokenUsage = field(default_factory=TokenUsage)
     last: TokenUsage = field(default_factory=TokenUsage)  # of the last response

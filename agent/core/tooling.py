@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent.core.goals import GoalKeeper
 from agent.core.thread import Thread
 from agent.model.wire import Item
 
@@ -71,6 +72,7 @@ class CallContext:
         now_ms: Unix time in milliseconds.
         new_id: Makes the next identifier.
         session: What tools keep for later calls of the thread.
+        goals: The thread's goal; None for a thread that is not kept.
     """
 
     thread: Thread
@@ -81,6 +83,7 @@ class CallContext:
     now_ms: Callable[[], int]
     new_id: Callable[[], str]
     session: dict[str, Any]
+    goals: GoalKeeper | None = None
 
     def item(self, method: str, item: dict[str, Any]) -> None:
         """Tell of an item of the turn: `method` is "item/started" or "item/completed"."""
@@ -123,6 +126,10 @@ class ToolBox(Protocol):
         """A command of the user, who is not asked about it; None for the usual time."""
         ...
 
+    def is_busy(self, session: dict[str, Any]) -> bool:
+        """Whether something runs that its calls have left."""
+        ...
+
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
         """The thread is over: stop what its calls left running."""
         ...
@@ -139,6 +146,9 @@ class NoTools:
 
     def user_command(self, command: str, timeout_ms: int | None, context: CallContext) -> UserCommand:
         raise LookupError("there is nothing here that runs commands")
+
+    def is_busy(self, session: dict[str, Any]) -> bool:
+        return False
 
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
         pass

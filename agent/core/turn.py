@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from agent.core.compaction import TRIGGER, Compaction, NotOneSummary, estimated_tokens, is_full
+from agent.core.compaction import Compaction, NotOneSummary, estimated_tokens, is_full
 from agent.core.steps import (
     CommandEnded,
     FallBack,
@@ -87,6 +87,7 @@ class Turn:
         self.id = id
         self.state: str | None = None  # what the service wants back within this turn
         self.of_user = of_user  # until the model is asked
+        self.cause: str | None = None  # as the service is told; None for the user's word
         self._thread = thread
         self._inputs = [Steered(content, item, client_id)] if content else []
         self._window = window
@@ -125,7 +126,7 @@ class Turn:
     @property
     def trigger(self) -> tuple[Item, ...]:
         """What the next request has behind the history."""
-        return () if self._compaction is None else (TRIGGER,)
+        return () if self._compaction is None else (self._compaction.trigger,)
 
     @property
     def model(self) -> str:
@@ -307,7 +308,7 @@ class Turn:
     # Compaction
 
     def _compact(self, now_ms: int) -> list[TurnCommand]:
-        self._compaction = Compaction(self._new_id(), now_ms)
+        self._compaction = Compaction(self._new_id(), now_ms, in_words=not self._thread.provider.compacts)
         started = self._about(item=self._compaction.wire(None), startedAtMs=now_ms)
         return [Notify("item/started", started), Sample()]
 
@@ -323,9 +324,13 @@ class Turn:
         except NotOneSummary as exc:
             return self._compact_otherwise(compaction) or self._fail(str(exc), "other", now_ms)
         self._compaction, self._former_model, self._just_compacted, self._attempts = None, None, True, 0
+        words: list[TurnCommand] = []
+        if compaction.in_words and event.usage is not None:  # its cost is told; that of a trigger is not (observed)
+            words = [self._count(thread.total + event.usage, event.usage)]
         left = estimated_tokens((*thread.static_input(), *history))
         shown = self._about(item=compaction.wire(now_ms), contentTokenCount=None, completedAtMs=now_ms)
         commands: list[TurnCommand] = [
+            *words,
             Replace(history),
             self._count(thread.total, TokenUsage(total=left)),
             Notify("item/completed", shown),
@@ -411,7 +416,8 @@ class Turn:
     def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
         commands: list[TurnCommand] = []
         if self._compaction is not None:
-            reason = f"Error running remote compact task: {reason}"
+            if not self._compaction.in_words:
+                reason = f"Error running remote compact task: {reason}"
             commands = self._take_inputs(now_ms)  # that it has not come to yet: they are not lost (observed)
         error = error_wire(reason, info)
         return [
@@ -428,7 +434,7 @@ class Turn:
         if status == "completed" and self._last_message is not None:
             turn["items"], turn["itemsView"] = [self._last_message], "summary"
         ended = Notify("turn/completed", {"threadId": self._thread.id, "turn": turn})
-        return [*self._leave_word(), ended, Finish(status)]
+        return [*self._leave_word(), ended, Finish(status, None if error is None else error["codexErrorInfo"])]
 
     def _record_outputs(self) -> list[TurnCommand]:
         """The outputs of calls that are in the history, in their order: without one the service refuses it."""

@@ -24,13 +24,18 @@ def item_wire(kind: str, item_id: str, item: Item, *, started_ms: int, completed
         "type": "agentMessage",
         "moderation": None,
         "id": item_id,
-        "text": "".join(_texts(item.get("content"), "output_text")),
+        "text": words_of(item),
         "phase": item.get("phase"),
         "memoryCitation": None,
         "delivery": None,
         "questions": None,
         **times,
     }
+
+
+def words_of(item: Item) -> str:
+    """What the model says in a message."""
+    return "".join(_texts(item.get("content"), "output_text"))
 
 
 # What the model did on the web: its name, that of clients, and its members.

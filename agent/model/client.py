@@ -5,14 +5,15 @@ import contextlib
 import enum
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.auth import Auth, AuthFailed, Bearer, NotSignedIn, RefreshFailed
-from agent.model.endpoint import ClientIdentity, ProxyEndpoint
+from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, UpstreamError, failure
 from agent.model.http import HttpClient
+from agent.model.provider import OPENAI, Provider, is_header_value, laid_over
 from agent.model.wire import Completed, Item, ItemDone, ResponseEvent, ResponsesRequest, history_item
 
 if TYPE_CHECKING:
@@ -35,19 +36,6 @@ class Transport(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
-    """How patient the client is; the defaults are the original's.
-
-    Args:
-        request_retries: Of a POST that was answered with 5xx, before the stream.
-        idle_timeout_s: The longest silence inside a stream.
-    """
-
-    request_retries: int = 4
-    idle_timeout_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
 class _Known:
     """What the service knows on the open socket: the items up to the end of its last response."""
 
@@ -61,8 +49,8 @@ class ModelClient:
 
     Args:
         origin: The ChatGPT origin, such as "https://chatgpt.com".
-        endpoint: Gives the proxy, once it listens.
         identity: Who we are, once a client has said.
+        environ: Where the keys of providers are.
     """
 
     def __init__(
@@ -71,29 +59,28 @@ class ModelClient:
         origin: str,
         auth: Auth,
         http: HttpClient,
-        endpoint: Callable[[], Awaitable[ProxyEndpoint]],
         identity: Callable[[], ClientIdentity],
-        budgets: Budgets,
+        environ: Mapping[str, str],
     ) -> None:
         self.origin = origin
         self.auth = auth
         self.http = http
-        self.endpoint = endpoint
         self.identity = identity
-        self.budgets = budgets
+        self.environ = environ
 
-    def session(self, thread_id: str) -> "ModelSession":
+    def session(self, thread_id: str, provider: Provider = OPENAI) -> "ModelSession":
         """A session for a thread."""
-        return ModelSession(self, thread_id)
+        return ModelSession(self, thread_id, provider)
 
 
 class ModelSession:
     """The model requests of one thread, one at a time. `transport` is how the next one will travel."""
 
-    def __init__(self, client: ModelClient, thread_id: str) -> None:
-        self.transport = Transport.WEBSOCKET
+    def __init__(self, client: ModelClient, thread_id: str, provider: Provider) -> None:
+        self.transport = Transport.WEBSOCKET if provider.websockets else Transport.HTTP
         self._client = client
         self._thread_id = thread_id
+        self._provider = provider
         self._socket: ResponsesSocket | None = None
         self._known: _Known | None = None
         self._turn = asyncio.Lock()
@@ -135,7 +122,7 @@ class ModelSession:
             Unavailable: There are no usable credentials, or no proxy.
         """
         bearer = await self._bearer()
-        url = f"{self._base(bearer)}/responses/compact"
+        url = self._url(bearer, "responses/compact")
         status, answer = await self._client.http.request_json(
             "POST", url, request.compact_body(), self._headers(request, bearer), timeout_s=COMPACT_TIMEOUT_S
         )
@@ -162,7 +149,7 @@ class ModelSession:
         An API key cannot be refreshed: its 401 is left to the turn (observed).
         """
         bearer = await self._bearer()
-        for recovery in _RECOVERIES if bearer.mode == "chatgpt" else (None,):
+        for recovery in _RECOVERIES if _is_chatgpt(bearer) else (None,):
             started = False
             try:
                 async with contextlib.aclosing(self._attempt(request, bearer)) as events:
@@ -176,10 +163,16 @@ class ModelSession:
             await self._drop_socket()
             bearer = await self._bearer(recovery, bearer)
 
-    async def _bearer(self, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer:
+    async def _bearer(self, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer | None:
+        """The provider's own key, else what the user is signed in with if the provider is to have that."""
+        key = self._provider.key(self._client.environ)
+        if key is not None:
+            return Bearer("apikey", key)
+        if not self._provider.needs_openai_auth:
+            return None
         return await usable_bearer(self._client.auth, recovery, rejected)
 
-    async def _attempt(self, request: ResponsesRequest, bearer: Bearer) -> AsyncGenerator[ResponseEvent]:
+    async def _attempt(self, request: ResponsesRequest, bearer: Bearer | None) -> AsyncGenerator[ResponseEvent]:
         if self.transport is Transport.WEBSOCKET:
             try:
                 socket = await self._open_socket(request, bearer)
@@ -195,31 +188,36 @@ class ModelSession:
         headers = self._headers(request, bearer)
         if request.turn_state is not None:
             headers["x-codex-turn-state"] = request.turn_state
-        budgets = self._client.budgets
         responding = self._client.http.respond(
-            f"{self._base(bearer)}/responses",
+            self._url(bearer, "responses"),
             headers,
             request.body(),
-            compress=bearer.mode == "chatgpt",
-            idle_timeout_s=budgets.idle_timeout_s,
-            retries=budgets.request_retries,
+            compress=_is_chatgpt(bearer) and self._provider.is_openai,
+            idle_timeout_s=self._provider.idle_timeout_s,
+            retries=self._provider.request_retries,
         )
         async with contextlib.aclosing(responding):
             async for event in responding:
                 yield event
 
-    async def _open_socket(self, request: ResponsesRequest, bearer: Bearer) -> "ResponsesSocket":
+    async def _open_socket(self, request: ResponsesRequest, bearer: Bearer | None) -> "ResponsesSocket":
         """The open socket, or a new one; a new one knows nothing."""
         if self._socket is not None and self._socket.is_open:
             return self._socket
         await self._drop_socket()
         headers = {**self._headers(request, bearer), "openai-beta": WEBSOCKET_PROTOCOL}
-        url = f"wss://{self._base(bearer).removeprefix('https://')}/responses"
-        endpoint = await self._client.endpoint()
+        url = f"ws{self._url(bearer, 'responses').removeprefix('http')}"
+        way = await self._client.http.way_to(url)
         # Here and not above: a thread is answered before websockets is imported, which the app does meanwhile.
         from agent.model.websocket import ResponsesSocket
 
-        self._socket = await ResponsesSocket.open(endpoint, url, headers, self._client.budgets.idle_timeout_s)
+        self._socket = await ResponsesSocket.open(
+            way,
+            url,
+            headers,
+            timeout_s=self._provider.connect_timeout_s,
+            idle_timeout_s=self._provider.idle_timeout_s,
+        )
         return self._socket
 
     async def _over_socket(self, socket: "ResponsesSocket", request: ResponsesRequest) -> AsyncGenerator[ResponseEvent]:
@@ -248,24 +246,30 @@ class ModelSession:
         if socket is not None:
             socket.abort()
 
-    def _base(self, bearer: Bearer) -> str:
-        return f"{API_ORIGIN}/v1" if bearer.mode == "apikey" else f"{self._client.origin}/backend-api/codex"
+    def _url(self, bearer: Bearer | None, path: str) -> str:
+        base, provider = self._provider.base_url, self._provider
+        if _is_chatgpt(bearer) and (base is None or provider.is_openai):
+            base = f"{self._client.origin}/backend-api/codex"
+        return provider.url(base or f"{API_ORIGIN}/v1", path)
 
-    def _headers(self, request: ResponsesRequest, bearer: Bearer) -> dict[str, str]:
-        identity = self._client.identity()
-        headers = {"Authorization": f"Bearer {bearer.token}"}
-        if bearer.account_id is not None:
-            headers["chatgpt-account-id"] = bearer.account_id
+    def _headers(self, request: ResponsesRequest, bearer: Bearer | None) -> dict[str, str]:
+        identity, provider = self._client.identity(), self._provider
+        headers: dict[str, str] = {}
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer.token}"
+            if bearer.account_id is not None:
+                headers["chatgpt-account-id"] = bearer.account_id
+        if provider.id == OPENAI.id:
+            headers["version"] = identity.version
         # A model is any text; one that is no header value has no hint (observed).
-        hint = {"x-codex-routing-hint": f"model={request.model}"} if _is_header_value(request.model) else {}
+        hint = {}
+        if _is_chatgpt(bearer) and provider.is_openai and is_header_value(request.model):
+            hint = {"x-codex-routing-hint": f"model={request.model}"}
         session_id = request.session_id or self._thread_id
         family = {}
         if request.subagent is not None:
             family = {"x-codex-parent-thread-id": session_id, "x-openai-subagent": request.subagent}
-        return headers | {
-            "User-Agent": identity.user_agent,
-            "originator": identity.originator,
-            "version": identity.version,
+        headers |= {
             "x-client-request-id": self._thread_id,
             "x-codex-beta-features": BETA_FEATURES,
             "session-id": session_id,
@@ -275,6 +279,8 @@ class ModelSession:
             **family,
             **hint,
         }
+        who = {"User-Agent": identity.user_agent, "originator": identity.originator}
+        return laid_over(laid_over(who, provider.headers(self._client.environ)), headers)
 
 
 async def usable_bearer(auth: Auth, recovery: str | None = None, rejected: Bearer | None = None) -> Bearer:
@@ -296,5 +302,5 @@ async def usable_bearer(auth: Auth, recovery: str | None = None, rejected: Beare
         raise Unavailable(str(exc), "unauthorized") from exc
 
 
-def _is_header_value(text: str) -> bool:
-    return text.isascii() and text.isprintable()
+def _is_chatgpt(bearer: Bearer | None) -> bool:
+    return bearer is not None and bearer.mode == "chatgpt"

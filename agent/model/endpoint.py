@@ -1,6 +1,7 @@
 """Where the model client connects to: the proxy, and nothing around it. Pure."""
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ class ProxyEndpoint:
     Args:
         context: Trusts only the proxy's own authority: for the hosts whose TLS ends there.
         roots_file: A PEM bundle for the other hosts, which the proxy passes on untouched.
+        admit: Makes the proxy let a host and port of our configuration pass, and tells whether their TLS ends there.
     """
 
     host: str
@@ -20,6 +22,7 @@ class ProxyEndpoint:
     secret: str = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
     roots_file: str
+    admit: Callable[[str, int], bool] = field(repr=False)
 
     @property
     def url(self) -> str:

@@ -1,7 +1,11 @@
-"""POST with SSE, and plain JSON requests, through the proxy. aiohttp is imported when the first request needs it."""
+"""POST with SSE, and plain JSON requests, through the proxy. aiohttp is imported when the first request needs it.
+
+Only what a model provider has at a plain http URL is sent past the proxy, which takes CONNECT alone.
+"""
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import importlib
 import json
@@ -9,6 +13,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from agent.model.endpoint import ProxyEndpoint
 from agent.model.failures import StreamBroken, UpstreamError, failure, refused_by_proxy
@@ -40,12 +45,14 @@ class HttpClient:
     def __init__(self, endpoint: Callable[[], Awaitable[ProxyEndpoint]]) -> None:
         self._endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
+        self._direct: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
         self._tunnel_context: ssl.SSLContext | None = None
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._direct):
+            if session is not None:
+                await session.close()
 
     async def request_json(
         self,
@@ -177,7 +184,8 @@ class HttpClient:
         self, url: str, headers: Mapping[str, str], content: bytes, idle_timeout_s: float
     ) -> AsyncGenerator[ResponseEvent]:
         aiohttp = await _aiohttp()
-        session, endpoint = await self._open(aiohttp)
+        way = await self.way_to(url)
+        session = self._open_direct(aiohttp) if way is None else (await self._open(aiohttp))[0]
         decoder = SseDecoder()
         posting = session.post(
             url,
@@ -185,7 +193,8 @@ class HttpClient:
             headers=headers,
             allow_redirects=False,
             skip_auto_headers=("Accept-Encoding",),
-            proxy_headers=_credentials(aiohttp, endpoint),
+            ssl=True if way is None else way.context,
+            proxy_headers=None if way is None else _credentials(aiohttp, way),
         )
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -216,12 +225,32 @@ class HttpClient:
         except (OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"the request broke off ({type(exc).__name__})") from exc
 
+    async def way_to(self, url: str) -> ProxyEndpoint | None:
+        """The proxy, with the certificates that are to be expected behind it; None for plain http: directly."""
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "ws"):
+            return None
+        endpoint = await self._endpoint()
+        if endpoint.admit(parts.hostname or "", parts.port or 443):
+            return endpoint
+        return dataclasses.replace(endpoint, context=await self._roots(endpoint))
+
     async def _roots(self, endpoint: ProxyEndpoint) -> ssl.SSLContext:
         """A context for hosts behind a tunnel; loading some hundred roots takes long enough to be worth a thread."""
         if self._tunnel_context is None:
             load = functools.partial(ssl.create_default_context, cafile=endpoint.roots_file)
             self._tunnel_context = await asyncio.to_thread(load)
         return self._tunnel_context
+
+    def _open_direct(self, aiohttp: Any) -> "aiohttp.ClientSession":
+        if self._direct is None:
+            self._direct = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._direct
 
     async def _open(self, aiohttp: Any) -> tuple["aiohttp.ClientSession", ProxyEndpoint]:
         endpoint = await self._endpoint()

@@ -18,6 +18,7 @@ from agent.auth import Bearer
 from agent.model.client import API_ORIGIN, ModelClient, usable_bearer
 from agent.model.failures import StreamBroken, UpgradeRefused, UpstreamError, failure
 from agent.model.http import RETRY_DELAY_S
+from agent.model.provider import OPENAI
 from agent.model.realtime_wire import Caller, Message, Session, Version
 from agent.model.websocket import connected
 
@@ -57,7 +58,7 @@ class RealtimeService:
         """
         bearer = await usable_bearer(self._client.auth)
         recoveries = ["reload", "refresh"] if bearer.mode == "chatgpt" else []
-        retries, delay_s = self._client.budgets.request_retries, RETRY_DELAY_S
+        retries, delay_s = OPENAI.request_retries, RETRY_DELAY_S
         while True:
             status, answered, body = await self._post(caller, session, offer, bearer)
             if status == 401 and recoveries:
@@ -120,10 +121,10 @@ class RealtimeService:
         return await self._connect(url, caller, session, await usable_bearer(self._client.auth))
 
     async def _connect(self, url: str, caller: Caller, session: Session, bearer: Bearer) -> "RealtimeSocket":
-        endpoint = await self._client.endpoint()
+        way = await self._client.http.way_to(url)
         headers = self._headers(caller, session.version, bearer)
         try:
-            return RealtimeSocket(await connected(endpoint, url, headers, MAX_EVENT_BYTES))
+            return RealtimeSocket(await connected(way, url, headers, MAX_EVENT_BYTES))
         except UpgradeRefused as exc:
             raise UpstreamError("the service wants no WebSocket here", status=426) from exc
 

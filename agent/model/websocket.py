@@ -1,4 +1,4 @@
-"""One Responses WebSocket, through the proxy."""
+"""One Responses WebSocket, through the proxy (a ws:// one directly)."""
 
 import asyncio
 import contextlib
@@ -27,23 +27,30 @@ class _ConnectOnce(connect):
 
 
 async def connected(
-    endpoint: ProxyEndpoint, url: str, headers: Mapping[str, str], max_message_bytes: int
+    way: ProxyEndpoint | None,
+    url: str,
+    headers: Mapping[str, str],
+    max_message_bytes: int,
+    timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> ClientConnection:
-    """Connect through the proxy and shake hands.
+    """Connect and shake hands.
+
+    Args:
+        way: The proxy; None to connect directly, which is for ws:// alone.
 
     Raises:
         UpgradeRefused: 426.
         UpstreamError: Another status, of the service or of the proxy.
-        StreamBroken: No connection, or no answer within 15 seconds.
+        StreamBroken: No connection, or no answer within `timeout_s`.
     """
     try:
         return await _ConnectOnce(
             url,
             additional_headers=dict(headers),
             user_agent_header=None,
-            proxy=endpoint.url_with_credentials,
-            ssl=endpoint.context,
-            open_timeout=CONNECT_TIMEOUT_S,
+            proxy=None if way is None else way.url_with_credentials,
+            ssl=None if way is None else way.context,
+            open_timeout=timeout_s,
             close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=None,  # silence is judged by the idle timeout, as in the original
             max_size=max_message_bytes,
@@ -57,7 +64,7 @@ async def connected(
     except InvalidProxyStatus as exc:
         raise refused_by_proxy(url.split("/")[2], exc.response.status_code) from exc
     except TimeoutError as exc:
-        raise StreamBroken(f"no WebSocket within {CONNECT_TIMEOUT_S:.0f} s") from exc
+        raise StreamBroken(f"no WebSocket within {timeout_s:g} s") from exc
     except (OSError, EOFError, WebSocketException, ValueError) as exc:
         # The type only: some of these texts quote the proxy URL, or a header.
         raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
@@ -76,16 +83,10 @@ class ResponsesSocket:
 
     @classmethod
     async def open(
-        cls, endpoint: ProxyEndpoint, url: str, headers: Mapping[str, str], idle_timeout_s: float
+        cls, way: ProxyEndpoint | None, url: str, headers: Mapping[str, str], *, timeout_s: float, idle_timeout_s: float
     ) -> "ResponsesSocket":
-        """Connect and shake hands.
-
-        Raises:
-            UpgradeRefused: 426.
-            UpstreamError: Another status, of the service or of the proxy.
-            StreamBroken: No connection, or no answer within 15 seconds.
-        """
-        connection = await connected(endpoint, url, headers, MAX_MESSAGE_BYTES)
+        """Connect and shake hands, as `connected` does it."""
+        connection = await connected(way, url, headers, MAX_MESSAGE_BYTES, timeout_s)
         return cls(connection, idle_timeout_s)
 
     @property

@@ -69,7 +69,7 @@ class ResponsesRequest:
             "service_tier": self.service_tier,
             "tools": list(self.tools),
             "tool_choice": "auto",
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": bool(self.tools),
             "reasoning": reasoning or None,
             "store": False,
             "include": ["reasoning.encrypted_content"] if reasoning else [],

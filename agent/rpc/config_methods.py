@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from agent.model.provider import OPENAI, Provider
+from agent.providers import ProviderError, provider_of, providers_of
 from agent.rpc.input import NAME
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, MISSING, RequestFailed
 from agent.rpc.messages import approval_policy
@@ -80,8 +82,13 @@ _FEATURES = struct(
 )
 _NOTHING = struct("struct ModelProviderListParams", 0, {})
 
-# Those of the original's flags that change something here.
-_FLAGS = ("use_legacy_landlock",)
+# Those of the original's flags that change something here. What is stable is on unless it is switched off.
+_FLAGS = {
+    "exec_permission_approvals": "underDevelopment",
+    "request_permissions_tool": "underDevelopment",
+    "shell_snapshot": "stable",
+    "use_legacy_landlock": "deprecated",
+}
 _BUILT_IN_PROFILES = (":read-only", ":workspace", ":danger-full-access")
 
 
@@ -184,19 +191,36 @@ class ConfigMethods:
         return rows
 
     async def _providers(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        # Others that config.toml defines are not listed: no thread can use them.
-        openai = {"id": "openai", "name": "OpenAI", "canEdit": False, "baseUrl": None, "settings": {"type": "openai"}}
-        return Answer({"data": [openai], "defaultProviderId": "openai", "canChangeDefault": False})
+        self._check()
+        try:
+            providers, default = providers_of(self._config), provider_of(self._config)
+        except ProviderError as exc:
+            raise RequestFailed(INTERNAL_ERROR, f"failed to load configuration: {exc}") from exc
+        # Nothing can be edited: there is no modelProvider/config/write.
+        rows = [_provider_row(provider) for provider in providers.values()]
+        return Answer({"data": rows, "defaultProviderId": default.id, "canChangeDefault": False})
 
     async def _features(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         switches = self._config.get("features")
         switched = switches if isinstance(switches, dict) else {}
-        return Answer(_page([_feature(name, switched.get(name) is True) for name in _FLAGS], wanted))
+        return Answer(_page([_feature(name, stage, switched.get(name)) for name, stage in _FLAGS.items()], wanted))
 
 
-def _feature(name: str, enabled: bool) -> dict[str, Any]:
-    described = {"stage": "stable", "displayName": None, "description": None, "announcement": None}
-    return {"name": name, **described, "enabled": enabled, "defaultEnabled": False}
+def _feature(name: str, stage: str, switched: Any) -> dict[str, Any]:
+    default = stage == "stable"
+    enabled = default if switched is None else switched is True
+    described = {"stage": stage, "displayName": None, "description": None, "announcement": None}
+    return {"name": name, **described, "enabled": enabled, "defaultEnabled": default}
+
+
+def _provider_row(provider: Provider) -> dict[str, Any]:
+    settings: dict[str, Any] = {"type": "openai"}
+    if provider.id != OPENAI.id:
+        has_auth = provider.env_key or provider.bearer_token or provider.needs_openai_auth
+        mode = {"mode": "externallyConfigured", "envKey": provider.env_key} if has_auth else {"mode": "none"}
+        settings = {"type": "customGateway", "auth": mode}
+    about = {"id": provider.id, "name": provider.name, "canEdit": False, "baseUrl": provider.base_url}
+    return {**about, "settings": settings}
 
 
 def _layer(name: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

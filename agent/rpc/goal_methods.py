@@ -1,15 +1,17 @@
-"""Goals of threads: kept as long as the process lives, and told to clients; the model is not told."""
+"""Goals of threads: set, read and taken back by clients. What a thread does about its goal is agent/core/pursuit.py."""
 
-from collections.abc import Callable
+import asyncio
 from typing import Any
 
+from agent.core.goals import Goal, GoalRefused, are_wanted
+from agent.core.pursuit import Pursuit
 from agent.core.session import Core
-from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
+from agent.core.store import StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
+from agent.model.provider import OPENAI
+from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shapes import one_of, optional, struct, text, whole
 from agent.rpc.thread_pages import checked_id, given
-
-MOST_CHARACTERS = 4000
 
 _STATUS = optional(one_of("active", "paused", "blocked", "usageLimited", "budgetLimited", "complete"))
 _SET = struct(
@@ -23,17 +25,12 @@ _CLEAR = struct("struct ThreadGoalClearParams", 2, {"threadId": text}, ("threadI
 
 
 class Goals:
-    """The methods.
+    """The methods."""
 
-    Args:
-        now_s: Unix seconds.
-    """
-
-    def __init__(self, core: Core, connections: Connections, now_s: Callable[[], int]) -> None:
+    def __init__(self, core: Core, connections: Connections, config: dict[str, Any]) -> None:
         self._core = core
         self._connections = connections
-        self._now_s = now_s
-        self._goals: dict[str, dict[str, Any]] = {}
+        self._is_on = are_wanted(config)
 
     def table(self) -> Methods:
         """The rows."""
@@ -43,54 +40,98 @@ class Goals:
             "thread/goal/clear": Method(given(_CLEAR), self._clear),
         }
 
-    def tell(self, thread_id: str) -> None:
-        """All who follow the thread are told anew."""
-        goal = self._goals.get(thread_id)
+    def taken_up(self, thread_id: str) -> None:
+        """Somebody has resumed the thread: its followers are told of the goal anew, and it is pursued."""
+        if self._core.is_loaded(thread_id):
+            self._tell(thread_id, self._core.pursuit(thread_id).goal)
+            if self._is_on:
+                self._core.pursue(thread_id)
+
+    def _tell(self, thread_id: str, goal: Goal | None) -> None:
         if goal is None:
             self._connections.publish(thread_id, "thread/goal/cleared", {"threadId": thread_id})
         else:
-            told = {"threadId": thread_id, "turnId": None, "goal": goal}
+            told = {"threadId": thread_id, "turnId": None, "goal": goal.wire()}
             self._connections.publish(thread_id, "thread/goal/updated", told)
 
     async def _set(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = self._thread(wanted)
-        now = self._now_s()
-        goal = self._goals.get(thread_id)
         changes = {name: wanted[name] for name in ("objective", "status") if wanted.get(name) is not None}
         if "tokenBudget" in wanted:
             changes["tokenBudget"] = wanted["tokenBudget"]
-        _check(changes)
-        if goal is None:
-            if "objective" not in changes:
-                text = f"cannot update goal for thread {thread_id}: no goal exists"
-                raise RequestFailed(INVALID_REQUEST, text)
-            fresh = {"threadId": thread_id, "objective": "", "status": "active", "tokenBudget": None}
-            goal = {**fresh, "tokensUsed": 0, "timeUsedSeconds": 0, "createdAt": now}
-        self._goals[thread_id] = goal = {**goal, **changes, "updatedAt": now}
-        return Answer({"goal": goal}, lambda: self.tell(thread_id))
+        thread_id = self._thread(wanted)
+        async with _Loaded(self._core, thread_id) as pursuit:
+            try:
+                goal = pursuit.set(changes)
+            except GoalRefused as exc:
+                raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+
+        def then() -> None:
+            self._tell(thread_id, goal)
+            if self._core.is_loaded(thread_id):
+                self._core.pursue(thread_id)
+
+        return Answer({"goal": goal.wire()}, then)
 
     async def _get(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        return Answer({"goal": self._goals.get(self._thread(wanted))})
+        thread_id = self._thread(wanted)
+        if self._core.is_loaded(thread_id):
+            goal = self._core.pursuit(thread_id).goal
+        else:
+            goal = await self._stored(thread_id)
+        return Answer({"goal": None if goal is None else goal.wire()})
+
+    async def _stored(self, thread_id: str) -> Goal | None:
+        store = self._core.store
+        try:
+            found = await asyncio.to_thread(store.find, thread_id)
+            if found.archived:
+                raise _not_found(thread_id)
+            return (await asyncio.to_thread(store.read, found)).goal
+        except ThreadNotStored as exc:
+            raise _not_found(thread_id) from exc
+        except StoreFailed as exc:
+            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
 
     async def _clear(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = self._thread(wanted)
-        cleared = self._goals.pop(thread_id, None) is not None
-        return Answer({"cleared": cleared}, (lambda: self.tell(thread_id)) if cleared else None)
+        async with _Loaded(self._core, thread_id) as pursuit:
+            cleared = pursuit.clear()
+        return Answer({"cleared": cleared}, (lambda: self._tell(thread_id, None)) if cleared else None)
 
     def _thread(self, wanted: dict[str, Any]) -> str:
+        if not self._is_on:
+            raise RequestFailed(INVALID_REQUEST, "goals feature is disabled")
         thread_id = checked_id(wanted["threadId"])
-        if not self._core.is_loaded(thread_id):
-            raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}")
-        if self._core.thread(thread_id).ephemeral:
+        if self._core.is_loaded(thread_id) and self._core.thread(thread_id).ephemeral:
             raise RequestFailed(INVALID_REQUEST, f"ephemeral thread does not support goals: {thread_id}")
         return thread_id
 
 
-def _check(changes: dict[str, Any]) -> None:
-    objective, budget = changes.get("objective"), changes.get("tokenBudget")
-    if objective is not None and not objective.strip():
-        raise RequestFailed(INVALID_REQUEST, "goal objective must not be empty")
-    if objective is not None and len(objective) > MOST_CHARACTERS:
-        raise RequestFailed(INVALID_REQUEST, f"goal objective must be at most {MOST_CHARACTERS} characters")
-    if budget is not None and budget <= 0:
-        raise RequestFailed(INVALID_REQUEST, "goal budgets must be positive when provided")
+class _Loaded:
+    """The goal of a thread, which is loaded for as long as it is needed; no turn runs for that."""
+
+    def __init__(self, core: Core, thread_id: str) -> None:
+        self._core = core
+        self._thread_id = thread_id
+        self._was_loaded = core.is_loaded(thread_id)
+
+    async def __aenter__(self) -> Pursuit:
+        if not self._was_loaded:
+            try:
+                # It is not asked anything: whether there is still a provider of that name makes no difference.
+                self._core.resume(self._thread_id, lambda name: OPENAI)
+            except (ThreadNotStored, ThreadArchived) as exc:
+                raise _not_found(self._thread_id) from exc
+            except ThreadBusy as exc:
+                raise RequestFailed(INVALID_REQUEST, f"thread {self._thread_id}: {exc}") from exc
+            except StoreFailed as exc:
+                raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        return self._core.pursuit(self._thread_id)
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._was_loaded:
+            await self._core.unload(self._thread_id)
+
+
+def _not_found(thread_id: str) -> RequestFailed:
+    return RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}")

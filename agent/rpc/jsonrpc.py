@@ -66,12 +66,13 @@ Event = Request | Notification | Response | ErrorResponse
 
 
 class RequestFailed(Exception):
-    """The answer to a request is an error: its JSON-RPC code, and a text for the peer."""
+    """The answer to a request is an error: its JSON-RPC code, a text for the peer, and at times what it is about."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, about: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.about = about
 
 
 class Peer:
@@ -122,9 +123,10 @@ def reply(request_id: RequestId, result: Any) -> str:
     return encode({"id": request_id, "result": result})
 
 
-def fail(request_id: RequestId, code: int, message: str) -> str:
-    """The text of an error answer."""
-    return encode({"error": {"code": code, "message": message}, "id": request_id})
+def fail(request_id: RequestId, code: int, message: str, about: dict[str, Any] | None = None) -> str:
+    """The text of an error answer; `about` is its `data`."""
+    told = {} if about is None else {"data": about}
+    return encode({"error": {"code": code, **told, "message": message}, "id": request_id})
 
 
 def notify(method: str, params: dict[str, Any], emitted_at_ms: int) -> str:
@@ -156,10 +158,13 @@ def parse(text: str) -> Event | None:
         return None
     if "result" in message:
         return Response(message["id"], message["result"])
-    error = message.get("error")
+    if "error" not in message:
+        return None
+    error = message["error"]
     if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
         return ErrorResponse(message["id"], error["code"], error["message"])
-    return None
+    # The original drops it, and what waits for the answer waits for ever (observed).
+    return ErrorResponse(message["id"], INVALID_REQUEST, "an error that is no object with `code` and `message`")
 
 
 def _is_id(value: object) -> bool:

@@ -17,6 +17,8 @@ from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox
 from agent.home import laid_over
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
+from agent.model.provider import OPENAI
+from agent.providers import ProviderError, provider_of
 from agent.rpc.compaction_methods import CompactionMethods
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
@@ -80,7 +82,17 @@ class AgentMethods:
             ).table(),
         }
 
+    def _needs_sign_in(self) -> bool:
+        """Whether threads that say nothing else are at a provider which takes what the user is signed in with."""
+        try:
+            return provider_of(self._config).needs_openai_auth
+        except ProviderError:
+            return OPENAI.needs_openai_auth
+
     async def _account_read(self, connection: Connection, params: AccountRead) -> Answer:
+        if not self._needs_sign_in():  # nobody's account then, also where somebody is signed in (observed)
+            nobody = {"account": None, "userId": None, "requiresOpenaiAuth": False, "workspaceRouting": None}
+            return Answer(nobody)
         try:
             account = self._auth.account()
             if params.refresh_token and account is not None and account.mode == "chatgpt":
@@ -115,7 +127,7 @@ class AgentMethods:
         }
 
     async def _model_list(self, connection: Connection, params: ModelList) -> Answer:
-        catalog = await self._models.ask()
+        catalog = await self._models.ask() if self._needs_sign_in() else self._models.known
         models = [model for model in catalog.models if params.include_hidden or not model.hidden]
         start = 0
         if params.cursor is not None:
@@ -162,18 +174,22 @@ class AgentMethods:
             ephemeral=params.ephemeral,
             source=params.thread_source,
             dynamic_tools=params.dynamic_tools,
+            model_provider=defaults.provider.id,
+            provider=defaults.provider,
         )
         if sandbox is None and profile != READ_ONLY:
             assign(thread, profile, config)
-        sources = await asyncio.to_thread(agents_md.sources, self._core.store.home, thread.cwd)
+        instructions = await self._core.instructions(thread)
         self._core.add(thread)
         self._connections.subscribe(thread.id, connection)
 
         def then() -> None:
             self._connections.broadcast("thread/started", {"thread": thread.wire()})
+            for warning in instructions.warnings:
+                self._connections.publish(thread.id, "warning", {"threadId": thread.id, "message": warning})
             self._core.prewarm(thread.id)
 
-        return Answer(thread.settings_wire(sources), then)
+        return Answer(thread.settings_wire(list(instructions.sources)), then)
 
     async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
         """What config.toml and the request's `config` say, if anything."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.thread import SANDBOX_POLICIES, Thread
+from agent.core.trust import trust_level
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
 from agent.sandbox.host import places
 from agent.sandbox.policy import Network, PolicyError, resolve
@@ -68,20 +69,5 @@ def configured(config: dict[str, Any], cwd: str) -> tuple[str, bool]:
         name = default_profile(config)
     except PolicyError as exc:
         raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
-    trust = _trust(config, cwd)
+    trust = trust_level(config, cwd)
     return name or (READ_ONLY if trust is None else WORKSPACE), trust == "untrusted"
-
-
-def _trust(config: dict[str, Any], cwd: str) -> str | None:
-    """What the user says of the directory, or of the repository that it is in."""
-    projects = config.get("projects")
-    if not isinstance(projects, dict):
-        return None
-    directory = Path(cwd)
-    root = next((one for one in (directory, *directory.parents) if os.path.lexists(one / ".git")), directory)
-    for one in (str(directory), str(root)):
-        told = projects.get(one)
-        level = told.get("trust_level") if isinstance(told, dict) else None
-        if level in ("trusted", "untrusted"):
-            return str(level)
-    return None

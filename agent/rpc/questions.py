@@ -14,10 +14,16 @@ from agent.rpc.jsonrpc import RequestId, encode
 
 # Questions whose end the original does not tell (observed: tool_dynamic).
 _NOT_TOLD = frozenset({"item/tool/call"})
+# Members of a question that only clients of the experimental API get (observed).
+_EXPERIMENTAL = ("additionalPermissions",)
 
 
 class Asked(Protocol):
     """What of a connection is needed."""
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether the client wants what is experimental."""
 
     def ask(self, request_id: RequestId, text: str, answer: "asyncio.Future[Any]") -> None:
         """Send a request with this id; its answer or error settles the future, unless that is settled already."""
@@ -30,6 +36,7 @@ class Asked(Protocol):
 class _Question:
     thread_id: str
     text: str
+    stable_text: str  # without what is experimental
     answer: "asyncio.Future[Any]"
     asked: list[Asked] = field(default_factory=list)
 
@@ -63,7 +70,9 @@ class Questions:
         request_id = next(self._ids)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         text = encode({"method": method, "id": request_id, "params": params})
-        question = self._open[request_id] = _Question(thread_id, text, answer)
+        stable = {name: value for name, value in params.items() if name not in _EXPERIMENTAL}
+        stable_text = encode({"method": method, "id": request_id, "params": stable})
+        question = self._open[request_id] = _Question(thread_id, text, stable_text, answer)
         for connection in self._followers(thread_id):
             self._put(request_id, question, connection)
         try:
@@ -83,4 +92,5 @@ class Questions:
 
     def _put(self, request_id: RequestId, question: _Question, connection: Asked) -> None:
         question.asked.append(connection)
-        connection.ask(request_id, question.text, question.answer)
+        text = question.text if connection.is_experimental else question.stable_text
+        connection.ask(request_id, text, question.answer)

@@ -12,6 +12,9 @@ from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
 from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
+from agent.home import laid_over
+from agent.model.provider import OPENAI, Provider
+from agent.providers import ProviderError, ProviderNotFound, provider_of
 from agent.rpc.goal_methods import Goals
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.permissions import assign, check_combined
@@ -44,7 +47,7 @@ class ThreadMethods:
         self._default_model = default_model
         self._now_s = now_s
         self._config = config
-        self._goals = Goals(core, connections, now_s)
+        self._goals = Goals(core, connections, config)
 
     def table(self) -> Methods:
         """The rows."""
@@ -72,7 +75,7 @@ class ThreadMethods:
             text = "a thread cannot be resumed with a history of the client's by countersign; start one and inject it"
             raise RequestFailed(INVALID_REQUEST, text)
         try:
-            thread = self._core.resume(thread_id)
+            thread = self._core.resume(thread_id, lambda name: self._former_provider(name, wanted))
         except ThreadNotStored as exc:
             raise _no_rollout(thread_id) from exc
         except ThreadArchived as exc:
@@ -81,6 +84,7 @@ class ThreadMethods:
             raise RequestFailed(INVALID_REQUEST, f"thread {thread_id}: {exc}") from exc
         except StoreFailed as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        self._connections.touch(thread_id)  # it will be followed: it must not be unloaded in between
         if not loaded:
             before = thread.meta()
             self._override(thread, wanted)
@@ -109,9 +113,9 @@ class ThreadMethods:
         def then() -> None:
             if not wanted.get("excludeTurns"):
                 self._tell_usage(connection, thread_id, stored.turns)
-            self._goals.tell(thread_id)
             if not loaded:
                 self._core.prewarm(thread_id)
+            self._goals.taken_up(thread_id)
 
         return Answer(answer, then)
 
@@ -135,6 +139,8 @@ class ThreadMethods:
         thread.forked_from, thread.source = source_id, wanted.get("threadSource")
         thread.ephemeral = bool(wanted.get("ephemeral"))
         thread.model = self._default_model()
+        thread.provider = self._new_provider(wanted)
+        thread.model_provider = thread.provider.id
         self._override(thread, wanted)
         thread.git_info = None if thread.ephemeral else await asyncio.to_thread(git_info, thread.cwd)
         self._core.fork(stored, thread, before)
@@ -153,8 +159,32 @@ class ThreadMethods:
 
         return Answer(answer, then)
 
+    def _new_provider(self, wanted: dict[str, Any]) -> Provider:
+        """The provider of a thread that begins: the one that is wanted, or the default one."""
+        try:
+            return provider_of(laid_over(self._config, wanted.get("config") or {}), wanted.get("modelProvider"))
+        except ProviderError as exc:
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
+
+    def _former_provider(self, name: str, wanted: dict[str, Any]) -> Provider:
+        """The provider that a thread was begun with, which it keeps."""
+        if wanted.get("modelProvider") not in (None, name):
+            text = f"Cannot change this thread's model provider from `{name}` to `{wanted['modelProvider']}` on resume."
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {text}")
+        try:
+            return provider_of(laid_over(self._config, wanted.get("config") or {}), name)
+        except ProviderNotFound as exc:
+            text = (
+                f"This chat uses model provider “{name}”, which is no longer configured. "
+                "Restore this provider’s configuration to continue."
+            )
+            about = {"type": "modelProviderNotConfigured", "modelProvider": name}
+            raise RequestFailed(INVALID_REQUEST, text, about) from exc
+        except ProviderError as exc:
+            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
+
     async def _sources(self, thread: Thread) -> list[str]:
-        return await asyncio.to_thread(agents_md.sources, self._core.store.home, thread.cwd)
+        return list((await self._core.instructions(thread)).sources)
 
     async def _stored(self, thread_id: str) -> StoredThread:
         try:
@@ -275,7 +305,8 @@ class ThreadMethods:
             text = f"ephemeral thread does not support metadata updates: {thread_id}"
             raise RequestFailed(INVALID_REQUEST, text)
         try:
-            thread = self._core.resume(thread_id)
+            # It is not asked anything meanwhile: whether there is still a provider of that name makes no difference.
+            thread = self._core.resume(thread_id, lambda name: OPENAI)
         except (ThreadNotStored, ThreadArchived) as exc:
             if not loaded:
                 raise _no_rollout(thread_id) from exc

@@ -17,6 +17,21 @@ _TOKEN_BYTES = 4
 DEFAULT_OUTPUT_BYTES = DEFAULT_OUTPUT_TOKENS * _TOKEN_BYTES
 
 _TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+_PATHS = {"type": "array", "items": _TEXT}
+PERMISSIONS: dict[str, Any] = {
+    "type": "object",
+    "description": "What should be allowed besides what the sandbox allows.",
+    "properties": {
+        "file_system": {
+            "type": "object",
+            "properties": {"read": _PATHS, "write": _PATHS},
+            "additionalProperties": False,
+        },
+        "network": {"type": "object", "properties": {"enabled": _FLAG}, "additionalProperties": False},
+    },
+    "additionalProperties": False,
+}
+_SANDBOX_PERMISSIONS = ("use_default", "require_escalated", "with_additional_permissions")
 
 
 def _described(kind: dict[str, Any], text: str) -> dict[str, Any]:
@@ -44,7 +59,7 @@ DECLARED: tuple[Item, ...] = (
                 **_COMMON,
                 "sandbox_permissions": {
                     "type": "string",
-                    "enum": ["use_default", "require_escalated"],
+                    "enum": list(_SANDBOX_PERMISSIONS[:2]),
                     "description": "require_escalated asks the user to run it outside of the sandbox.",
                 },
                 "justification": _described(_TEXT, "The question to the user, with require_escalated."),
@@ -77,13 +92,39 @@ DECLARED: tuple[Item, ...] = (
 )
 
 
+def declared(additional: bool) -> tuple[Item, ...]:
+    """The tools.
+
+    Args:
+        additional: Commands may ask for permissions of their own.
+    """
+    if not additional:
+        return DECLARED
+    command, write = DECLARED
+    parameters = command["parameters"]
+    properties = parameters["properties"] | {
+        "sandbox_permissions": {
+            "type": "string",
+            "enum": list(_SANDBOX_PERMISSIONS),
+            "description": "with_additional_permissions asks the user for additional_permissions, require_escalated to "
+            "run it outside of the sandbox.",
+        },
+        "additional_permissions": PERMISSIONS,
+    }
+    return ({**command, "parameters": {**parameters, "properties": properties}}, write)
+
+
 class BadArguments(ValueError):
     """The arguments of a call cannot be used; the text is for the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecCommand:
-    """The arguments of exec_command. `yield_s` in seconds."""
+    """The arguments of exec_command. `yield_s` in seconds.
+
+    Args:
+        additional: Permissions that it should have for itself, as the model says it; None for none.
+    """
 
     cmd: str
     workdir: str | None
@@ -93,6 +134,7 @@ class ExecCommand:
     yield_s: float
     output_bytes: int
     escalated: bool
+    additional: Any
     justification: str | None
     prefix: tuple[str, ...]
 
@@ -134,8 +176,20 @@ def parse_exec(text: str) -> ExecCommand:
     if not isinstance(prefix, list) or not all(isinstance(word, str) for word in prefix):
         raise BadArguments("prefix_rule must be a list of words")
     permissions = _of(given, "sandbox_permissions", str) or "use_default"
-    if permissions not in ("use_default", "require_escalated"):
-        raise BadArguments(f"sandbox_permissions must be use_default or require_escalated, found {permissions!r}")
+    if permissions not in _SANDBOX_PERMISSIONS:
+        known = ", ".join(f"`{name}`" for name in sorted(_SANDBOX_PERMISSIONS))
+        text = f"unknown variant `{permissions}`, expected one of {known}"
+        raise BadArguments(f"failed to parse function arguments: {text}")
+    additional = given.get("additional_permissions")
+    if additional is None and permissions == "with_additional_permissions":
+        raise BadArguments(
+            "missing `additional_permissions`; provide at least one of `network` or `file_system` when using "
+            "`with_additional_permissions`"
+        )
+    if additional is not None and permissions == "require_escalated":
+        raise BadArguments(
+            "`additional_permissions` requires `sandbox_permissions` set to `with_additional_permissions`"
+        )
     login = _of(given, "login", bool)
     return ExecCommand(
         cmd=cmd,
@@ -146,6 +200,7 @@ def parse_exec(text: str) -> ExecCommand:
         yield_s=_yield_s(given),
         output_bytes=_output_bytes(given),
         escalated=permissions == "require_escalated",
+        additional=additional,
         justification=_of(given, "justification", str),
         prefix=tuple(prefix),
     )

@@ -9,9 +9,11 @@ from agent.core.thread import Thread
 from agent.sandbox.environment import ShellEnvironmentPolicy, apply
 from agent.sandbox.host import look, places
 from agent.sandbox.legacy import LegacyPolicy, Mode, to_profile
+from agent.sandbox.paths import flaw
 from agent.sandbox.plan import Command, Options, SandboxPlan, plan
-from agent.sandbox.policy import Policy, Profile, resolve
+from agent.sandbox.policy import Access, Entry, Network, PathTarget, Policy, Profile, ProfileKind, resolve
 from agent.sandbox.profile_toml import named_profile
+from agent.tools.grants import NOTHING, Grant
 
 _UNATTENDED = {
     "COLORTERM": "",
@@ -45,8 +47,8 @@ class Confinement:
     environ: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
 
-    def policy(self, thread: Thread, *, free: bool = False) -> Policy:
-        """The resolved policy of a thread.
+    def policy(self, thread: Thread, *, free: bool = False, grant: Grant = NOTHING) -> Policy:
+        """The resolved policy of a thread, with what was granted beyond it.
 
         Raises:
             PolicyError: It cannot be used.
@@ -54,16 +56,16 @@ class Confinement:
         if free:
             return resolve(to_profile(_FREE), places(thread.cwd, self.environ))
         if thread.profile is None:
-            return resolve(profile_of(thread), places(thread.cwd, self.environ))
+            return widened(resolve(profile_of(thread), places(thread.cwd, self.environ)), grant)
         home = self.environ.get("HOME") or os.path.expanduser("~")
         named = named_profile(thread.profile, self.config, home, thread.cwd)
-        return resolve(named.profile, places(thread.cwd, self.environ, named.workspace_roots))
+        return widened(resolve(named.profile, places(thread.cwd, self.environ, named.workspace_roots)), grant)
 
     def planner(
-        self, thread: Thread, argv: tuple[str, ...], cwd: str, *, free: bool = False
+        self, thread: Thread, argv: tuple[str, ...], cwd: str, *, free: bool = False, grant: Grant = NOTHING
     ) -> tuple[Callable[[], SandboxPlan], Policy]:
         """What makes the plan of a command, and its policy. No way leads from "it cannot be confined" to `free`."""
-        policy = self.policy(thread, free=free)
+        policy = self.policy(thread, free=free, grant=grant)
         _, ports, _ = self.own_proxy()
 
         def make_plan() -> SandboxPlan:
@@ -72,25 +74,74 @@ class Confinement:
 
         return make_plan, policy
 
-    def tool_environment(self) -> dict[str, str]:
-        """What a tool's environment is."""
+    def tool_environment(self, thread: Thread) -> dict[str, str]:
+        """What a tool's environment is; the keys of the thread's model provider are not in it."""
         address, _, directories = self.own_proxy()
-        return apply(self.environment, self.environ, address, directories)
+        secrets = thread.provider.variables
+        environ = {name: value for name, value in self.environ.items() if name not in secrets}
+        return apply(self.environment, environ, address, directories)
 
     def model_environment(self, thread: Thread, call_id: str) -> dict[str, str]:
         """The same for a command of the model, which nobody pages through or looks at in colours (observed)."""
         marks = {"CODEX_CI": "1", "CODEX_THREAD_ID": thread.id, "CODEX_TOOL_CALL_ID": call_id}
-        return {**self.tool_environment(), **_UNATTENDED, **marks}
+        return {**self.tool_environment(thread), **_UNATTENDED, **marks}
 
-    def may_write(self, thread: Thread, path: str) -> bool:
+    def absolute(self, cwd: str) -> Callable[[str], str]:
+        """What makes a path of the model one that may be granted: absolute, with symlinks followed.
+
+        A link in the workspace would otherwise have the user grant what he does not see.
+        """
+        home = self.environ.get("HOME") or os.path.expanduser("~")
+
+        def resolved(path: str) -> str:
+            if flaw(path) is not None:
+                return path  # and refused where it is looked at
+            named = home + path[1:] if path == "~" or path.startswith("~/") else path
+            return os.path.realpath(os.path.join(cwd, named))
+
+        return resolved
+
+    def may_write(self, thread: Thread, path: str, grant: Grant = NOTHING) -> bool:
         """Whether the policy grants it, symlinks followed; what is protected is not granted."""
-        policy = self.policy(thread)
+        policy = self.policy(thread, grant=grant)
         return policy.unrestricted or policy.can_write(os.path.realpath(path))
 
-    def may_read(self, thread: Thread, path: str) -> bool:
+    def may_read(self, thread: Thread, path: str, grant: Grant = NOTHING) -> bool:
         """The same for reading."""
-        policy = self.policy(thread)
+        policy = self.policy(thread, grant=grant)
         return policy.unrestricted or policy.can_read(os.path.realpath(path))
+
+
+def widened(policy: Policy, grant: Grant) -> Policy:
+    """The policy with what was granted beyond it; what either denies stays denied. It looks at symlinks."""
+    if not grant or policy.profile.kind is not ProfileKind.MANAGED:
+        return policy
+    if policy.unrestricted:
+        return _with(policy, (), Network.ENABLED if grant.network else policy.network)
+    # In this order, so that neither reopens what is denied, nor closes what may be written.
+    for access in (Access.DENY, Access.WRITE, Access.READ):
+        entries = policy.profile.entries + tuple(
+            entry for entry in grant.entries if entry.access is access and _adds(policy, entry)
+        )
+        policy = _with(policy, entries, policy.network)
+    return _with(policy, policy.profile.entries, Network.ENABLED) if grant.network else policy
+
+
+def _with(policy: Policy, entries: tuple[Entry, ...], network: Network) -> Policy:
+    now = policy.profile
+    profile = Profile(now.kind, network, now.unrestricted, entries, now.glob_scan_max_depth)
+    return resolve(profile, policy.places)
+
+
+def _adds(policy: Policy, entry: Entry) -> bool:
+    target = entry.target
+    if entry.access is Access.DENY or not isinstance(target, PathTarget):
+        return True
+    rule = policy.rule_for(target.path)
+    # A link that has come since it was granted would lead to what nobody was asked about.
+    if os.path.realpath(target.path) != target.path or (rule is not None and rule.access is Access.DENY):
+        return False
+    return entry.access is Access.WRITE or rule is None
 
 
 def profile_of(thread: Thread) -> Profile:

@@ -10,6 +10,7 @@ from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolCall, ToolOutput
 from agent.model.wire import Item
 from agent.tools.command import BadArguments, arguments, workdir
+from agent.tools.grants import Grant, in_force
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 _SIGNATURES = {
@@ -25,7 +26,7 @@ class ViewImage:
 
     name = "view_image"
 
-    def __init__(self, may_read: Callable[[Thread, str], bool]) -> None:
+    def __init__(self, may_read: Callable[[Thread, str, Grant], bool]) -> None:
         self._may_read = may_read
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
@@ -56,7 +57,7 @@ class ViewImage:
         if not isinstance(given, str) or not given or "\0" in given:
             raise BadArguments("failed to parse function arguments: missing field `path`")
         path = workdir(given, context.thread.cwd)
-        if not self._may_read(context.thread, path):
+        if not self._may_read(context.thread, path, in_force(context.session, context.turn_id)):
             return ToolOutput(f"the sandbox of this thread does not let {path!r} be read")
         try:
             content = await asyncio.to_thread(_read, path)

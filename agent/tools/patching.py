@@ -24,6 +24,7 @@ from agent.sandbox.plan import SandboxUnavailable
 from agent.sandbox.policy import PolicyError
 from agent.sandbox.run import Runner
 from agent.tools.confinement import Confinement
+from agent.tools.grants import in_force
 from agent.tools.patch import AddFile, DeleteFile, Patch, PatchError, UpdateFile, apply_chunks, parse
 
 NAME = "apply_patch"
@@ -114,9 +115,10 @@ class Patching:
             return ToolOutput("apply_patch verification failed: the patch changes nothing")
         thread = context.thread
         touched = [path for change in changes for path in (change.path, change.moved_to) if path]
+        grant = in_force(context.session, context.turn_id)
         decision = decide_patch(
             thread.approval_policy,
-            inside=all(self._confinement.may_write(thread, path) for path in touched),
+            inside=all(self._confinement.may_write(thread, path, grant) for path in touched),
             allowed=set(touched) <= _allowed(context.session),
         )
         if decision.verdict is Verdict.REFUSE:
@@ -158,10 +160,11 @@ class Patching:
         began = time.monotonic()
         argv = (sys.executable, "-IS", "-c", _RUN)
         try:
-            make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free)
+            grant = in_force(context.session, context.turn_id)
+            make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free, grant=grant)
             outcome = await self._runner.run(
                 make_plan,
-                self._confinement.tool_environment(),
+                self._confinement.tool_environment(context.thread),
                 timeout_s=_TIMEOUT_S,
                 max_output_bytes=_OUTPUT_BYTES,
                 stdin=text.encode(errors="replace"),  # an argument is not longer than 128 KiB, and for all to see
@@ -170,7 +173,7 @@ class Patching:
             item.completed("failed")
             return ToolOutput(f"apply_patch failed: {exc}")
         item.completed("completed" if outcome.exit_code == 0 else "failed")
-        diffs: dict[str, tuple[str | None, str | None]] = context.session.setdefault(f"diff {context.turn_id}", {})
+        diffs = _diffs(context.session, context.turn_id)
         for change in changes:
             change.note(diffs)
         if outcome.exit_code == 0:
@@ -180,6 +183,15 @@ class Patching:
         said = (outcome.stdout + outcome.stderr).decode(errors="replace")
         wall_s = time.monotonic() - began
         return ToolOutput(f"Exit code: {outcome.exit_code}\nWall time: {wall_s:.1f} seconds\nOutput:\n{said}")
+
+
+def _diffs(kept: dict[str, Any], turn_id: str) -> dict[str, tuple[str | None, str | None]]:
+    """What this turn has changed, see `FileChange.note`; that of the turn before is let go."""
+    of, diffs = kept.get("diffs", (None, {}))
+    if of != turn_id:
+        diffs = {}
+        kept["diffs"] = turn_id, diffs
+    return diffs
 
 
 def _allowed(kept: dict[str, Any]) -> set[str]:

@@ -15,12 +15,12 @@ from agent.model.wire import Item
 from agent.sandbox.policy import PolicyError
 from agent.sandbox.run import Runner
 from agent.tools.command import (
-    DECLARED,
     EXEC,
     WRITE,
     BadArguments,
     ExecCommand,
     actions,
+    declared,
     output_text,
     parse_exec,
     parse_write,
@@ -29,9 +29,12 @@ from agent.tools.command import (
     workdir,
 )
 from agent.tools.confinement import Confinement
+from agent.tools.grants import NOTHING, Grant, in_force
+from agent.tools.grants import wanted as permissions_wanted
 from agent.tools.patching import Patching, patch_in
 from agent.tools.rule_files import RuleFiles
 from agent.tools.sessions import MOST_SESSIONS, Session, on_terminal
+from agent.tools.shell_snapshot import ShellSnapshots
 from agent.tools.shown_command import STARTUP, ShownCommand
 from agent.tools.user_command import UserCommand
 
@@ -46,25 +49,40 @@ class Shell:
     Args:
         patching: Carries out a patch that a command line is.
         rules: What the user has laid down; nothing by default.
+        additional: Commands may ask for permissions of their own.
+        snapshots: The user's profile is read once for a thread.
     """
 
     def __init__(
-        self, runner: Runner, confinement: Confinement, patching: Patching, rules: RuleFiles | None = None
+        self,
+        runner: Runner,
+        confinement: Confinement,
+        patching: Patching,
+        rules: RuleFiles | None = None,
+        *,
+        additional: bool = False,
+        snapshots: bool = True,
     ) -> None:
+        self._additional = additional
         self._runner = runner
         self._confinement = confinement
         self._patching = patching
         self._rules = rules or RuleFiles(None)
         self._shell = _users_shell()
+        self._snapshots = ShellSnapshots(runner, confinement, self._shell, enabled=snapshots)
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
-        return DECLARED
+        return declared(self._additional)
 
     def rows(self, thread: Thread) -> dict[str, Callable[[ToolCall, CallContext], Awaitable[ToolOutput]]]:
         return {EXEC: self._exec, WRITE: self._write}
 
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
-        await asyncio.gather(*(one.stop() for one in _sessions(session).values()))
+        await asyncio.gather(self._snapshots.forget(session), *(one.stop() for one in _sessions(session).values()))
+
+    def is_busy(self, session: dict[str, Any]) -> bool:
+        """Whether a command goes on that the model has started in the thread."""
+        return any(not one.is_over for one in _sessions(session).values())
 
     def user_command(self, command: str, timeout_ms: int | None, context: CallContext) -> UserCommand:
         """A command of the user: nothing confines it, and nobody is asked."""
@@ -78,7 +96,11 @@ class Shell:
         if patch is not None:
             return await self._patching.apply(call, context, patch.text, workdir(patch.cwd, context.thread.cwd))
         argv = shell_words(wanted, self._shell)
-        item = ShownCommand(call.id, context, shown(argv), wanted.cmd, STARTUP)
+        cwd = workdir(wanted.workdir, context.thread.cwd)
+        grant = granted = in_force(context.session, context.turn_id)
+        if wanted.additional is not None:
+            grant = self._wanted(wanted, cwd, granted) + granted
+        item = ShownCommand(call.id, context, shown(argv), wanted.cmd, STARTUP, cwd)
         # What was allowed of the user's shell was not allowed of a program that the model calls a shell.
         words = command_words(wanted.cmd, argv) if wanted.shell is None else argv
         decision = decide_command(
@@ -89,16 +111,33 @@ class Shell:
             allowed=_allowed(context.session),
             rule=self._rules.of(wanted.cmd, words),
             dangerous=removes_by_force(wanted.cmd),
+            additional=grant != granted and (words, grant) not in _allowed_with(context.session),
             shown=item.command,
         )
         free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
         if decision.verdict is Verdict.REFUSE:
             return ToolOutput(decision.reason) if decision.is_whole else _rejected(decision.reason)
         if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
-            refused = await self._ask(call, context, wanted, item, words, decision)
+            refused = await self._ask(call, context, wanted, item, words, decision, NOTHING if free else grant)
             if refused is not None:
                 return refused
-        return await self._run(context, wanted, item, free)
+        return await self._run(context, wanted, item, free, grant)
+
+    def _wanted(self, wanted: ExecCommand, cwd: str, granted: Grant) -> Grant:
+        """The permissions that a command should have for itself; nothing if they were granted already."""
+        asked = permissions_wanted(wanted.additional, self._confinement.absolute(cwd))
+        if not asked:
+            raise BadArguments(
+                "`additional_permissions` must include at least one requested permission in `network` or `file_system`"
+            )
+        if granted.includes(asked):
+            return NOTHING
+        if not self._additional:
+            raise BadArguments(
+                "additional permissions are disabled; enable `features.exec_permission_approvals` before using "
+                "`with_additional_permissions`"
+            )
+        return asked
 
     async def _ask(
         self,
@@ -108,8 +147,13 @@ class Shell:
         item: ShownCommand,
         words: tuple[str, ...],
         decision: Decision,
+        grant: Grant,
     ) -> ToolOutput | None:
-        """None if the client lets it run; else what the model is told."""
+        """None if the client lets it run; else what the model is told.
+
+        Args:
+            grant: What it may do beyond the policy, if it stays in the sandbox.
+        """
         with context.waiting("waitingOnApproval"):
             item.started(source="agent")
             params: dict[str, Any] = {
@@ -126,11 +170,13 @@ class Shell:
             amendment = list(words) if wanted.shell else proposed_amendment(wanted.cmd, argv, wanted.prefix)
             params |= {
                 "command": item.command,
-                "cwd": context.thread.cwd,
+                "cwd": item.cwd,
                 "commandActions": actions(wanted.cmd),
                 "availableDecisions": ["accept", _CANCEL],
             }
-            if decision.can_amend:
+            if grant:
+                params |= {"additionalPermissions": grant.wire(), "proposedExecpolicyAmendment": amendment}
+            elif decision.can_amend:
                 allow = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": amendment}}
                 params["proposedExecpolicyAmendment"] = amendment
                 params["availableDecisions"] = ["accept", allow, _CANCEL]
@@ -143,13 +189,15 @@ class Shell:
             if isinstance(said, dict) and "acceptWithExecpolicyAmendment" in said:
                 accepted = said["acceptWithExecpolicyAmendment"]
                 given = accepted.get("execpolicy_amendment") if isinstance(accepted, dict) else None
-                if decision.can_amend:
+                if decision.can_amend and not grant:
                     prefix = tuple(_words(given) or amendment)
                     _allowed(context.session).add(prefix)
                     await asyncio.to_thread(self._rules.amend, prefix)
                 return None
             if said in _YES:
-                if said == "acceptForSession":
+                if said == "acceptForSession" and grant:
+                    _allowed_with(context.session).add((words, grant))
+                elif said == "acceptForSession":
                     _allowed(context.session).add(words)
                 return None
             if said not in ("decline", _CANCEL):
@@ -158,17 +206,25 @@ class Shell:
             item.completed("declined")
             return _rejected("rejected by user", stops_turn=said == _CANCEL)
 
-    async def _run(self, context: CallContext, wanted: ExecCommand, item: ShownCommand, free: bool) -> ToolOutput:
-        cwd = workdir(wanted.workdir, context.thread.cwd)
+    async def _run(
+        self, context: CallContext, wanted: ExecCommand, item: ShownCommand, free: bool, grant: Grant
+    ) -> ToolOutput:
+        thread = context.thread
+        words, environ = shell_words(wanted, self._shell), self._confinement.model_environment(thread, item.id)
+        # On a terminal a profile may do something else.
+        by_snapshot = wanted.login and wanted.shell is None and not wanted.tty and not free
+        snapshot = self._snapshots.ready(thread, context.session) if by_snapshot else None
+        if snapshot is not None:
+            words, more = snapshot.command(self._shell, wanted.cmd)
+            environ = {**self._snapshots.environment(snapshot, environ), **more}
         try:
-            words = shell_words(wanted, self._shell)
             argv = on_terminal(words) if wanted.tty else words
-            make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free)
+            make_plan, _ = self._confinement.planner(thread, argv, item.cwd, free=free, grant=grant)
         except PolicyError as exc:
             return ToolOutput(f"exec_command failed: the sandbox policy cannot be used: {exc}")
         session = Session(item.output, tty=wanted.tty)
         item.process_id = str(session.id)
-        session.start(self._runner, make_plan, self._confinement.model_environment(context.thread, item.id))
+        session.start(self._runner, make_plan, environ)
         try:
             await session.wait(wanted.yield_s)
         except asyncio.CancelledError:
@@ -176,6 +232,8 @@ class Shell:
             raise
         if session.failure is not None:
             return ToolOutput(f"exec_command failed: {session.failure}")
+        if by_snapshot:
+            self._snapshots.begin(thread, context.session)
         item.begin()
         sessions = _sessions(context.session)
         if not session.is_over:
@@ -234,6 +292,12 @@ def _sessions(kept: dict[str, Any]) -> dict[int, Session]:
 def _allowed(kept: dict[str, Any]) -> set[tuple[str, ...]]:
     """Beginnings of commands that the user has allowed in this thread."""
     allowed: set[tuple[str, ...]] = kept.setdefault("allowed", set())
+    return allowed
+
+
+def _allowed_with(kept: dict[str, Any]) -> set[tuple[tuple[str, ...], Grant]]:
+    """Commands that the user has allowed in this thread with permissions of their own."""
+    allowed: set[tuple[tuple[str, ...], Grant]] = kept.setdefault("allowed with", set())
     return allowed
 
 

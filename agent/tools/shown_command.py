@@ -18,10 +18,12 @@ class ShownCommand:
         command: As clients are shown it.
         cmd: As it was given.
         source: What clients are told of who started it, once it runs.
+        cwd: Where it runs.
     """
 
-    def __init__(self, item_id: str, context: CallContext, command: str, cmd: str, source: str) -> None:
+    def __init__(self, item_id: str, context: CallContext, command: str, cmd: str, source: str, cwd: str) -> None:
         self.id = item_id
+        self.cwd = cwd
         self.command = command
         self.started_ms = context.now_ms()
         self.process_id: str | None = None
@@ -74,7 +76,7 @@ class ShownCommand:
             "pluginId": None,
             "scriptPath": None,
             "command": self.command,
-            "cwd": self._context.thread.cwd,
+            "cwd": self.cwd,
             "processId": self.process_id,
             "source": source,
             "status": status,

@@ -33,11 +33,18 @@ class Tools:
 
     Args:
         user_command: Makes a command of the user.
+        is_busy: Whether something runs that earlier calls of a thread have left.
     """
 
-    def __init__(self, *tools: Tool, user_command: Callable[[str, int | None, CallContext], UserCommand]) -> None:
+    def __init__(
+        self,
+        *tools: Tool,
+        user_command: Callable[[str, int | None, CallContext], UserCommand],
+        is_busy: Callable[[dict[str, Any]], bool],
+    ) -> None:
         self._tools = tools
         self.user_command = user_command
+        self.is_busy = is_busy
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
         return tuple(item for tool in self._tools for item in tool.declared(thread))

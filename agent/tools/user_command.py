@@ -39,7 +39,7 @@ class UserCommand:
         self._runner = runner
         self._confinement = confinement
         self._words = (shell, "-lc", command)
-        self._item = ShownCommand(context.new_id(), context, shown(self._words), command, USER)
+        self._item = ShownCommand(context.new_id(), context, shown(self._words), command, USER, context.thread.cwd)
 
     async def run(self) -> Item:
         """Show it and run it; what the model is told of it. Cancelled, it is stopped first."""
@@ -50,7 +50,7 @@ class UserCommand:
         except PolicyError as exc:
             return self._ended(_NO_CODE, f"execution error: {exc}")
         session = Session(self._item.output, tty=False)
-        session.start(self._runner, make_plan, self._confinement.tool_environment())
+        session.start(self._runner, make_plan, self._confinement.tool_environment(thread))
         try:
             await session.wait(self._timeout_s)
         except asyncio.CancelledError:

@@ -14,7 +14,6 @@ from tests.agent.recordings import (
     GOAL_TURN,
     NOT_COMPARED,
     NOT_THERE_YET,
-    OTHER_PROVIDER,
     OUR_WORDS,
     OUTPUT_AS_IT_COMES,
     STAMPED_BY_US,
@@ -46,17 +45,12 @@ def normal_message(message, asked, name):
         if message.get("id") == GOAL_TURN[name]:
             del message["result"]["thread"]["status"]
     if method == "thread/start" and "result" in message:
-        message["result"]["thread"]["modelProvider"] = None  # we know one
-        if name in OTHER_PROVIDER:
-            del message["result"]["modelProvider"]
         if (name, message["id"]) in TRUSTED_DIRECTORY:
             del message["result"]["sandbox"], message["result"]["activePermissionProfile"]
     match message.get("method"):
         case "thread/tokenUsage/updated" if name in ESTIMATED:
             if not message["params"]["tokenUsage"]["last"]["inputTokens"]:
                 message["params"]["tokenUsage"]["last"]["totalTokens"] = "<an estimate>"
-        case "thread/started":
-            message["params"]["thread"]["modelProvider"] = None
         case "warning":
             message["params"]["message"] = message["params"]["message"].partition(". ")[0]
         case "error":
@@ -169,7 +163,7 @@ def essentials(kind, path, headers, body):
 
 
 def without_what_differs(essences, name):
-    left_out = {"encoding"} if name in OTHER_PROVIDER else {"attestation"} if name in STAMPED_BY_US else set()
+    left_out = {"attestation"} if name in STAMPED_BY_US else set()
     return [{key: value for key, value in one.items() if key not in left_out} for one in essences]
 
 

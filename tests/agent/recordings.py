@@ -31,11 +31,6 @@ ABOUT_US = {"config/read", "experimentalFeature/list"}
 UNKNOWN_MODELS = {"gpt-daybreak-blue-latest", "gpt-daybreak-red-latest", "codex-auto-review"}
 # The texts of model failures are ours, with the same codes: only that there is one is compared.
 OUR_WORDS = "<a text>"
-# The recordings with a budget of their own were made with a model provider of their own; it is not sent zstd.
-OTHER_PROVIDER = {
-    *("idle_timeout_http", "idle_timeout_ws", "retry_exhausted_http500", "retry_exhausted_ws"),
-    *("direct_custom_provider_http", "direct_custom_provider_other", "direct_custom_provider_ws"),
-}
 # The original trusts a directory for good once a thread could write there: the next thread may write by default.
 TRUSTED_DIRECTORY = {("thread_start_options", 5), ("thread_list", 4), ("thread_lifecycle", 33)}
 # The recording was made with a feature that one of its own warnings tells of.
@@ -61,14 +56,20 @@ ESTIMATED = {"compact_v2_ws", "compact_v1", "compact_auto", "thread_fork_model_c
 
 # Recordings with another number of questions for a token.
 OTHER_QUESTIONS = {
-    "idle_timeout_http",  # their provider has no WebSocket; ours is tried, and refused with 426
-    *("direct_custom_provider_http", "direct_custom_provider_other"),  # the same
-    "retry_exhausted_http500",  # the same; and the original sends the token of a failed POST again
+    "retry_exhausted_http500",  # the original sends the token of a failed POST again
     *STOPPED_EARLY,
     *STAMPED_BY_US,
 }
 # What is wrong with the arguments of a call is told in the words of another parser.
 BAD_ARGUMENTS = "failed to parse function arguments: "
+
+
+
+def provider(**changes):
+    """The model provider that a recording was made with, but where the service is: only there a token is sent."""
+    table = {"name": "Other", "base_url": "https://chatgpt.com/backend-api/codex", "requires_openai_auth": True}
+    return {"config": {"model_provider": "fake", "model_providers": {"fake": table | changes}}}
+
 
 RECORDED = {
     "plain_turn_ws": {},
@@ -86,8 +87,8 @@ RECORDED = {
     "err_ws_cut_midway": {},
     "err_ws_handshake_401": {},
     "err_ws_handshake_500": {},
-    "idle_timeout_http": {"idle_timeout_s": 1.0, "retries": 2},
-    "idle_timeout_ws": {"idle_timeout_s": 1.0, "retries": 2},
+    "idle_timeout_http": provider(stream_idle_timeout_ms=1000, stream_max_retries=2),
+    "idle_timeout_ws": provider(stream_idle_timeout_ms=1000, stream_max_retries=2, supports_websockets=True),
     "turn_interrupt": {},
     "turn_steer": {},
     "turn_start_while_active": {},
@@ -98,8 +99,8 @@ RECORDED = {
     "initialize_without_initialized": {},
     "account_read_none": {"account": None},
     "account_read_chatgpt": {},
-    "retry_exhausted_http500": {"retries": 2},
-    "retry_exhausted_ws": {"retries": 2},
+    "retry_exhausted_http500": provider(request_max_retries=2, stream_max_retries=2),
+    "retry_exhausted_ws": provider(stream_max_retries=2, supports_websockets=True),
     "ws_closed_between_turns": {},
     "tool_misc": {},
     "tool_local_shell_call": {},
@@ -152,9 +153,9 @@ RECORDED = {
     "attestation_apikey_http": {"account": "apikey"},
     "command_exec": {},
     "config_read": {},
-    "direct_custom_provider_http": {},
-    "direct_custom_provider_other": {},
-    "direct_custom_provider_ws": {},
+    "direct_custom_provider_http": provider(),
+    "direct_custom_provider_other": provider(),
+    "direct_custom_provider_ws": provider(supports_websockets=True),
     "fuzzy_file_search": {},
     "misc_requests": {},
     "model_list": {},
@@ -181,8 +182,11 @@ NOT_REPLAYED = {
     "attestation_unicode_token": "a token that no header can hold is a failed attestation, not a failed handshake",
     "auth_expiring_token": "the token is refreshed when it is first needed, not before the first request",
     "auth_external_tokens": "a thread that was begun before the login is stamped too, and warmed once more",
-    "direct_openai_base_url": "no other origin of the model service can be set yet",
-    "direct_workspace_origin": "no other origin of the model service is taken from its answers",
+    "direct_openai_base_url": (
+        "only that the service could not be reached is in it; that a ChatGPT account's requests go there whatever "
+        "openai_base_url says: tests/agent/model/test_providers.py"
+    ),
+    "direct_workspace_origin": "no other origin of the model service is taken from its answers: `--origin` names it",
     "mcp_tool_call": "there are no MCP servers yet",
     "mcp_tool_call_approval": "there are no MCP servers yet",
     "no_auth_turn": "without credentials nothing is sent, and the turn fails at once",

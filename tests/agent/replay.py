@@ -9,7 +9,6 @@ import re
 import uuid
 
 from agent.attestation import DesktopAttestation
-from agent.model.client import Budgets
 from agent.model.realtime import RealtimeService
 from agent.parts import other_methods
 from agent.rpc.realtime_methods import RealtimeMethods
@@ -37,15 +36,14 @@ def no_proxy():
 class Replay:
     """One recording, played line by line."""
 
-    def __init__(self, name, directory, *, account="chatgpt", retries=5, idle_timeout_s=20.0, left_out=()):
+    def __init__(self, name, directory, *, account="chatgpt", config=None, left_out=()):
         self.name = name
         self.lines = [line for line in recorded(name) if not any(line["seq"] in one for one in left_out)]
         self.sent, self.sent_by_original = [], []
         self._directory = directory
         self._cwd = directory / "proj"
         self._account = account
-        self._retries = retries
-        self._idle_timeout_s = idle_timeout_s
+        self._config = config or {}
         self._ids = {}
         self._pipes = {}  # by the name of the connection
         self._tasks = {}
@@ -63,7 +61,6 @@ class Replay:
                     tokens=DesktopAttestation(lambda thread_id: self._app.connections.attester_for(thread_id)),
                     timeout_s=ATTESTATION_BUDGET_S * (10 if self._waits_in_vain() else 50),
                     auth=ACCOUNTS[self._account],
-                    budgets=Budgets(request_retries=2, idle_timeout_s=self._idle_timeout_s),
                 )
             )
             if self._account is None:
@@ -72,7 +69,7 @@ class Replay:
 
             def start():
                 self._app = MemoryApp(
-                    here.home, here.client.session, auth=here.client.auth, retries=self._retries, tools=tools
+                    here.home, here.client.session, config=self._config, auth=here.client.auth, tools=tools
                 )
                 others, self._login = other_methods(
                     runner,
@@ -83,7 +80,7 @@ class Replay:
                     identity=self._app.client_identity,
                     own_proxy=no_proxy,
                     home=str(here.home),
-                    config={},
+                    config=self._config,
                     flags={},
                     config_problem=None,
                 )
@@ -342,7 +339,9 @@ def workbench(stack, directory, cwd):
     confinement = Confinement(ShellEnvironmentPolicy(), Options(), no_proxy, environ)
     patching = Patching(runner, confinement)
     shell = Shell(runner, confinement, patching)
-    return runner, Tools(ClientTools(), shell, patching, AskUser(), user_command=shell.user_command)
+    return runner, Tools(
+        ClientTools(), shell, patching, AskUser(), user_command=shell.user_command, is_busy=shell.is_busy
+    )
 
 
 def request_of(line):

@@ -53,7 +53,7 @@ def test_the_printed_environment_is_all_that_a_client_needs(tmp_path):
             assert done.code == 0
             assert attestations(here.scoped()) == [['{"v":1,"s":0,"t":"t1"}']]
             assert attestations(here.others()) == [[]]
-            assert "All 1 scoped requests carried a token (1 out of scope" in done.stderr
+            assert "1 of 1 scoped requests carried a token (out of scope: 1" in done.stderr
             assert not directory.exists() and not rpc.exists()
 
     play(scenario())

@@ -22,15 +22,15 @@ def said(**counts):
 @pytest.mark.parametrize(
     ("counts", "line"),
     [
-        ({}, "All 1 scoped requests carried a token (0 out of scope, 0 tunnels to other hosts)."),
-        ({"attested": 0}, "1 of 1 scoped requests carried no token (0 out of scope, 0 tunnels to other hosts)."),
+        ({}, "1 of 1 scoped requests carried a token (out of scope: 0, tunnels to other hosts: 0)."),
+        ({"attested": 0}, "0 of 1 scoped requests carried a token (out of scope: 0, tunnels to other hosts: 0)."),
         (
             {"scoped": 0, "attested": 0, "out_of_scope": 1, "tunnels": 2},
-            "No scoped request was made (1 out of scope, 2 tunnels to other hosts).",
+            "No scoped request was made (out of scope: 1, tunnels to other hosts: 2).",
         ),
         (
             {"refused": 3},
-            "All 1 scoped requests carried a token (0 out of scope, 0 tunnels to other hosts, 3 refused).",
+            "1 of 1 scoped requests carried a token (out of scope: 0, tunnels to other hosts: 0, refused: 3).",
         ),
     ],
 )
@@ -48,7 +48,7 @@ def test_connections_that_came_to_nothing_are_told_with_the_reason():
 def test_a_sentence_is_not_broken_where_nobodys_screen_ends(monkeypatch):
     """It was folded at 80 columns, so that nobody could grep for it."""
     monkeypatch.setenv("COLUMNS", "20")
-    assert said(refused=3).endswith("(0 out of scope, 0 tunnels to other hosts, 3 refused).")
+    assert said(refused=3).endswith("(out of scope: 0, tunnels to other hosts: 0, refused: 3).")
 
 
 def test_a_table_in_a_file_is_not_folded_and_has_no_blanks_at_the_ends_of_its_lines(monkeypatch):

@@ -19,7 +19,9 @@ from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken
 from agent.model.models import Models
+from agent.model.provider import Provider
 from agent.rpc.handshake import PROTOCOL_VERSION, Identity
+from agent.rpc.idle_threads import IdleThreads
 from agent.rpc.methods import AgentMethods
 from agent.rpc.server import AppServer, Connections, Methods
 from agent.standins.desktop import Desktop, Script
@@ -106,16 +108,16 @@ class MemoryApp:
     def __init__(
         self,
         home: Path,
-        open_session: Callable[[str], ModelSession],
+        open_session: Callable[[str, Provider], ModelSession],
         *,
         config: dict[str, Any] | None = None,
         config_problem: str | None = None,
         post_json: PostJson = no_sign_in,
         listed: Any = None,
-        retries: int = 5,
         connections: Connections | None = None,
         auth: Auth | None = None,
         tools: ToolBox | None = None,
+        unload_after_s: float = 1800.0,
     ) -> None:
         self.connections = connections or Connections()
         self.heard: list[dict[str, Any]] = []  # by the desktop that connected first
@@ -132,11 +134,11 @@ class MemoryApp:
             facts=facts,
             publish=self.connections.publish,
             installation_id=INSTALLATION,
-            stream_retries=retries,
             ask=self.connections.questions.ask,
             tools=tools or NoTools(),
             store=Store(home),
         )
+        self.idle = IdleThreads(self.core, self.connections, unload_after_s)
         self.methods = AgentMethods(
             core=self.core,
             connections=self.connections,
@@ -186,7 +188,7 @@ async def app_and_desktop(
 ) -> AsyncIterator[tuple[MemoryApp, Desktop]]:
     """An app whose threads all use `model`, and one desktop."""
     with model or ScriptedModel() as scripted:
-        app = MemoryApp(home, lambda thread_id: scripted, **options)
+        app = MemoryApp(home, lambda thread_id, provider: scripted, **options)
         try:
             async with app.desktop(script) as desktop:
                 yield app, desktop

@@ -55,7 +55,7 @@ def test_the_ids_of_a_core_are_uuid7_of_now_and_never_the_same():
 
     facts = ModelFacts("low", 1)
     core = Core(
-        open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation", stream_retries=5,
+        open_session=unused, facts=lambda _: facts, publish=unused, installation_id="installation",
         ask=unused, tools=NoTools(), store=Store(Path("nowhere")),
     )  # fmt: skip
     ids = [core.new_id() for _ in range(1000)]

@@ -14,6 +14,7 @@ from agent.core.store import Store
 from agent.core.thread import message
 from agent.core.tooling import NoTools, ToolOutput
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
+from agent.model.provider import Provider
 from agent.model.wire import Created, ItemAdded, ItemDone, TextDelta, TurnState
 from tests.agent.core import model_says
 from tests.agent.core.audience import Audience
@@ -30,15 +31,14 @@ async def ask_nobody(*_):
 class Room:
     """A core with one thread, and what its client would see."""
 
-    def __init__(self, model, thread=None, retries=5, tools=None):
+    def __init__(self, model, thread=None, tools=None):
         self.audience = Audience()
         self.thread = new_thread() if thread is None else thread
         self.core = Core(
-            open_session=lambda thread_id: model,
+            open_session=lambda thread_id, provider: model,
             facts=lambda slug: ModelFacts("low", 258_400),
             publish=self.audience.publish,
             installation_id="installation-1",
-            stream_retries=retries,
             ask=ask_nobody,
             tools=tools or NoTools(),
             store=Store(Path.cwd()),
@@ -64,9 +64,9 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def room(model, thread=None, retries=5):
+async def room(model, thread=None):
     with model:
-        one = Room(model, thread, retries)
+        one = Room(model, thread)
         async with asyncio.timeout(10):
             yield one
             await one.core.aclose()
@@ -204,11 +204,10 @@ def test_two_threads_run_their_turns_beside_each_other(run):
         audience = Audience()
         models = {"slow": slow, "quick": quick}
         core = Core(
-            open_session=models.__getitem__,
+            open_session=lambda thread_id, provider: models[thread_id],
             facts=lambda slug: ModelFacts("low", 1),
             publish=audience.publish,
             installation_id="installation-1",
-            stream_retries=5,
             ask=ask_nobody,
             tools=NoTools(),
             store=Store(Path.cwd()),
@@ -401,7 +400,7 @@ def test_falling_back_switches_the_session_to_post_and_stays_there(run):
     async def scenario():
         cut = [StreamBroken("cut")]
         model = ScriptedModel(cut, cut, model_says.answer("one"), model_says.answer("two"))
-        async with room(model, retries=1) as here:
+        async with room(model, new_thread(provider=Provider(stream_retries=1))) as here:
             await here.turn()
             await here.turn()
 

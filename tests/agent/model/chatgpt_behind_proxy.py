@@ -3,16 +3,17 @@
 import contextlib
 import datetime as dt
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth
 from agent.core.thread import message
-from agent.model.client import Budgets, ModelClient, ModelSession
+from agent.model.client import ModelClient, ModelSession
 from agent.model.endpoint import ClientIdentity, ProxyEndpoint
 from agent.model.http import HttpClient
+from agent.model.provider import Provider
 from agent.model.wire import Completed, Item, ItemDone, ResponseEvent, ResponsesRequest, TextDelta, history_item
 from certs.trust import client_context
 from proxy.server import LOOPBACK
@@ -24,6 +25,8 @@ from tests.proxy.running import Stage, Tokens, staged
 ORIGIN = "https://chatgpt.com"
 IDENTITY = ClientIdentity("codex_desktop/0.169.0 (test)", "codex_desktop", "0.169.0")
 RESPONSES = "/backend-api/codex/responses"
+# The service, asked by somebody who does not wait for long.
+QUICK = Provider(request_retries=2, idle_timeout_s=20.0)
 
 
 @dataclass
@@ -66,8 +69,8 @@ class World:
 class Conversation:
     """A thread as the session keeps it: its history grows by what is said and answered."""
 
-    def __init__(self, client: ModelClient, thread_id: str = "thread-1") -> None:
-        self.session: ModelSession = client.session(thread_id)
+    def __init__(self, client: ModelClient, thread_id: str = "thread-1", provider: Provider = QUICK) -> None:
+        self.session: ModelSession = client.session(thread_id, provider)
         self.history: list[Item] = [message("developer", "BASE")]
         self._thread_id = thread_id
 
@@ -125,7 +128,7 @@ async def world(
     answers: Sequence[dict[str, Any]] = (),
     faults: Sequence[str | Fault] = (),
     auth: Any = None,
-    budgets: Budgets | None = None,
+    environ: Mapping[str, str] | None = None,
     service: Any = None,
     **stage_options: Any,
 ) -> AsyncIterator[World]:
@@ -150,6 +153,7 @@ async def world(
             proxy.credentials.secret,
             client_context(proxy.ca_pem),
             str(proxy.bundle_file),
+            proxy.admit,
         )
 
         async def ready() -> ProxyEndpoint:
@@ -160,9 +164,8 @@ async def world(
             origin=ORIGIN,
             auth=Auth(home, http.post_json_tunnelled),
             http=http,
-            endpoint=ready,
             identity=lambda: IDENTITY,
-            budgets=budgets or Budgets(request_retries=2, idle_timeout_s=20.0),
+            environ=environ or {},
         )
         try:
             yield World(client, service, stage, endpoint, home, http)
@@ -171,8 +174,10 @@ async def world(
 
 
 @contextlib.asynccontextmanager
-async def conversation(client: ModelClient, thread_id: str = "thread-1") -> AsyncIterator[Conversation]:
-    talk = Conversation(client, thread_id)
+async def conversation(
+    client: ModelClient, thread_id: str = "thread-1", provider: Provider = QUICK
+) -> AsyncIterator[Conversation]:
+    talk = Conversation(client, thread_id, provider)
     try:
         yield talk
     finally:

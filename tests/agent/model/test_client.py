@@ -13,13 +13,14 @@ import traceback
 import pytest
 
 from agent.core.thread import message
-from agent.model.client import Budgets
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError, judge
+from agent.model.provider import Provider
 from agent.model.wire import Completed, Created, TurnState
 from proxy.standins.chatgpt import auth_json
 from proxy.standins.faults import Fault
 from tests.agent.model.chatgpt_behind_proxy import (
     IDENTITY,
+    QUICK,
     RESPONSES,
     brief,
     conversation,
@@ -38,10 +39,10 @@ def bearers(requests):
 
 
 @contextlib.asynccontextmanager
-async def talking(tmp_path, *faults, answers=ONE_TWO, **options):
+async def talking(tmp_path, *faults, answers=ONE_TWO, provider=QUICK, **options):
     """A world and one conversation in it."""
     async with world(tmp_path, answers=answers, faults=faults, **options) as here:
-        async with conversation(here.client) as talk:
+        async with conversation(here.client, provider=provider) as talk:
             yield here, talk
 
 
@@ -488,15 +489,12 @@ def test_a_broken_stream_is_told_once_and_the_next_request_sends_everything(
     fault, raised, said, transport, run, tmp_path
 ):
     async def scenario():
-        async with talking(tmp_path, f"{transport}:{fault}:1") as (here, talk):
-            patient = here.client.budgets
-            if fault == "stall":
-                here.client.budgets = Budgets(request_retries=0, idle_timeout_s=0.7)
+        provider = Provider(idle_timeout_s=1.5) if fault == "stall" else QUICK
+        async with talking(tmp_path, f"{transport}:{fault}:1", provider=provider) as (here, talk):
             if transport == "post":
                 talk.session.use_http()
             with pytest.raises(raised, match=said):
                 await talk.say("hello")
-            here.client.budgets = patient
             assert await talk.say(None) == "two"
 
             assert [brief(body) for body in here.bodies()] == [(None, ["BASE", "hello"])] * 2
@@ -545,9 +543,9 @@ def test_a_spent_plan_is_told_with_its_limits(transport, run, tmp_path):
 
 def test_slow_but_steady_events_are_not_idle(run, tmp_path):
     async def scenario():
-        steady = Budgets(request_retries=0, idle_timeout_s=0.7)  # nine events take longer than that
+        steady = Provider(request_retries=0, idle_timeout_s=0.7)  # nine events take longer than that
         words = [{"text": "a b c d e f"}] * 2
-        async with talking(tmp_path, budgets=steady, answers=words) as (here, talk):
+        async with talking(tmp_path, provider=steady, answers=words) as (here, talk):
             here.service.event_delay_s = 0.1
             assert await talk.say() == "a b c d e f"
             talk.session.use_http()

@@ -4,7 +4,9 @@ import ssl
 
 from agent.model.endpoint import ProxyEndpoint
 
-ENDPOINT = ProxyEndpoint("127.0.0.1", 8080, "us:er", "s/ecr@t", ssl.create_default_context(), "/bundle.pem")
+ENDPOINT = ProxyEndpoint(
+    "127.0.0.1", 8080, "us:er", "s/ecr@t", ssl.create_default_context(), "/bundle.pem", lambda host, port: True
+)
 
 
 def test_the_plain_url_and_the_repr_hold_no_secret():

@@ -159,7 +159,8 @@ def test_a_redirect_is_not_followed(run, tmp_path):
     """The token and the bearer were for the address they were sent to."""
 
     async def scenario():
-        head = b"HTTP/1.1 307 Temporary\r\nLocation: https://api.openai.com/elsewhere\r\nContent-Length: 0\r\n\r\n"
+        head = b"HTTP/1.1 307 Temporary\r\nLocation: https://api.openai.com/elsewhere\r\n"
+        head += b"Content-Length: 0\r\nConnection: close\r\n\r\n"
         async with world(tmp_path, service=origin(saying(head))) as here:
             with pytest.raises(UpstreamError) as failed:
                 await respond(here.client.http)
@@ -186,7 +187,7 @@ def test_a_host_that_the_proxy_does_not_admit_is_an_error_that_no_retry_mends(ru
     async def scenario():
         async with world(tmp_path) as here:
             with pytest.raises(UpstreamError, match="the proxy refused to connect to evil.example with 403") as failed:
-                await respond(here.client.http, "https://evil.example/x")
+                await here.client.http.post("https://evil.example/x", b"", {})
         assert failed.value.status == 403
 
     run(scenario())

@@ -103,7 +103,7 @@ def test_a_401_of_a_call_is_tried_with_the_file_and_then_with_refreshed_tokens_e
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "tries"), [("call:401", 401, 3), ("call:403", 403, 1), ("call:500", 500, 3)]
+    ("fault", "status", "tries"), [("call:401", 401, 3), ("call:403", 403, 1), ("call:500", 500, 5)]
 )
 def test_a_call_that_is_refused_says_so(run, tmp_path, fault, status, tries):
     async def scenario():

@@ -82,12 +82,6 @@ def test_a_message_is_understood(text, event):
         '{"result":{}}',
         '{"id":true,"result":{}}',
         '{"id":1.0,"result":{}}',
-        '{"id":1,"error":{}}',
-        '{"id":1,"error":{"code":"1","message":"x"}}',
-        '{"id":1,"error":{"code":true,"message":"x"}}',
-        '{"id":1,"error":{"code":1}}',
-        '{"id":1,"error":"x"}',
-        '{"id":1,"error":null}',
         "Content-Length: 44",
         '{"id":1,"method":"m"}{"id":2,"method":"m"}',
         '{"id":1,"method":"m"}\n{"id":2,"method":"m"}',
@@ -111,6 +105,16 @@ def test_a_message_is_understood(text, event):
 def test_whatever_is_no_message_is_dropped(peer, text):
     assert parse(text) is None
     assert peer.receive(text) is None and peer.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "error", [{}, {"code": "1", "message": "x"}, {"code": True, "message": "x"}, {"code": 1}, "nonsense", None, []]
+)
+def test_an_error_that_is_none_is_an_answer_all_the_same(peer, error):
+    """It was dropped, and a turn whose approval was answered so waited for ever."""
+    request_id, _ = peer.request("m", {})
+    answer = peer.receive(json.dumps({"id": request_id, "error": error}))
+    assert answer == ErrorResponse(request_id, -32600, "an error that is no object with `code` and `message`")
 
 
 def test_a_null_id_makes_no_request_that_would_be_answered():

@@ -48,6 +48,11 @@ class Stage:
         return event
 
 
+class _Stable:
+    class capabilities:
+        opted_out, experimental_api, request_attestation = frozenset(), False, True
+
+
 class _Initialized:
     class capabilities:
         opted_out, experimental_api, request_attestation = frozenset(), True, True
@@ -167,5 +172,20 @@ def test_the_ids_are_those_of_all_other_requests(stage):
             await asked
             await it.heard(one)
         assert numbers == [0, 1, 2]
+
+    stage(scenario)
+
+
+def test_only_a_client_of_the_experimental_api_is_told_of_additional_permissions(stage):
+    async def scenario(it):
+        first, second = it.join(), it.join()
+        second.initialized = _Stable
+        params = {"command": "true", "additionalPermissions": {"network": {"enabled": True}}}
+        task = asyncio.create_task(it.connections.questions.ask("t", "item/commandExecution/requestApproval", params))
+        asked = await it.heard(first)
+        assert asked["params"] == params
+        assert (await it.heard(second))["params"] == {"command": "true"}
+        it.answer(second, asked["id"])
+        assert await task == "yes"
 
     stage(scenario)

@@ -12,6 +12,7 @@ from agent.sandbox.plan import Options
 from agent.sandbox.run import Runner
 from agent.tools.asking import AskUser, ClientTools
 from agent.tools.confinement import Confinement
+from agent.tools.granting import RequestPermissions
 from agent.tools.images import ViewImage
 from agent.tools.patching import Patching
 from agent.tools.shell import Shell
@@ -23,9 +24,12 @@ class Workbench:
 
     Args:
         answers: What the client says to each question: a value, or an exception that is raised.
+        grants: The model may ask for permissions.
     """
 
-    def __init__(self, directory, *, mode="workspace-write", policy="on-request", answers=(), dynamic_tools=()):
+    def __init__(
+        self, directory, *, mode="workspace-write", policy="on-request", answers=(), dynamic_tools=(), grants=False
+    ):
         self.directory = directory
         self.cwd = directory / "project"
         (directory / "user").mkdir(parents=True)
@@ -45,7 +49,7 @@ class Workbench:
             dynamic_tools=list(dynamic_tools),
         )
         self.told, self.asked, self.waited_for = [], [], []
-        self.kept = {}
+        self.kept, self.turn_id = {}, "turn-1"
         self._answers = iter(answers)
         self._numbers = itertools.count()
         self.runner = Runner()
@@ -54,14 +58,16 @@ class Workbench:
             ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ
         )
         patching = Patching(self.runner, confinement)
-        shell = Shell(self.runner, confinement, patching)
+        shell = Shell(self.runner, confinement, patching, additional=grants)
         self.tools = Tools(
             ClientTools(),
             shell,
             patching,
             ViewImage(confinement.may_read),
             AskUser(),
+            *([RequestPermissions(confinement)] if grants else []),
             user_command=shell.user_command,
+            is_busy=shell.is_busy,
         )
 
     async def __aenter__(self):
@@ -90,7 +96,7 @@ class Workbench:
     def _context(self):
         return CallContext(
             thread=self.thread,
-            turn_id="turn-1",
+            turn_id=self.turn_id,
             notify=lambda method, params: self.told.append((method, params)),
             ask=self._ask,
             waiting=self._waiting,
