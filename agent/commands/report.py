@@ -7,16 +7,20 @@ from typing import TextIO
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.commands.common import OutputFile
 from proxy.capture.coverage import Coverage
-from proxy.capture.proof import Proof
+from proxy.capture.proof import GOOD_OUTCOMES, Proof
 
 # Columns of what is no screen: none of our tables is as wide, so that nothing of them is folded.
 NO_SCREEN = 1000
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO) -> None:
+_GOOD, _BAD = "green", "red"
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], out: TextIO) -> None:
     """A table, without blanks at the ends of its lines; folded to the width of a screen, but not in a file."""
     table = Table(*heads, box=box.SIMPLE_HEAD)
     for row in rows:
@@ -40,7 +44,7 @@ def write_coverage(coverage: Coverage, file: OutputFile) -> None:
 def print_coverage(coverage: Coverage, out: TextIO) -> None:
     """The coverage table and one line that says what it means."""
     if coverage.rows:
-        rows = [(row.route, row.transport, row.outcome, str(row.requests)) for row in coverage.rows]
+        rows = [(row.route, row.transport, _judged(row.outcome), str(row.requests)) for row in coverage.rows]
         print_table(("route", "transport", "attestation", "requests"), rows, out)
     rest = f"out of scope: {coverage.out_of_scope}, tunnels to other hosts: {coverage.tunnels}"
     if coverage.refused:
@@ -63,5 +67,17 @@ def print_proof(proof: Proof, out: TextIO) -> None:
         print(f"Not all connections past the proxy could be told: {proof.unwatched}.", file=out)
     problems = list(proof.problems())
     for problem in problems:
-        print(f"  ✗ {problem}", file=out)
-    print("PROOF HOLDS" if not problems else "PROOF DOES NOT HOLD", file=out)
+        _print(f"  ✗ {problem}", _BAD, out)
+    if problems:
+        _print("PROOF DOES NOT HOLD", _BAD, out)
+    else:
+        _print("PROOF HOLDS", _GOOD, out)
+
+
+def _judged(outcome: str) -> Text:
+    return Text(outcome, _GOOD if outcome in GOOD_OUTCOMES else _BAD)
+
+
+def _print(line: str, style: str, out: TextIO) -> None:
+    """A line in a colour, where colours are wanted."""
+    Console(file=out, markup=False, highlight=False).print(line, style=style, soft_wrap=True)

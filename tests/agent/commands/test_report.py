@@ -4,8 +4,9 @@ import io
 
 import pytest
 
-from agent.commands.report import print_coverage, print_table
+from agent.commands.report import print_coverage, print_proof, print_table
 from proxy.capture.coverage import Coverage, CoverageRow, FailedConnection
+from proxy.capture.proof import Proof
 
 
 def said(**counts):
@@ -58,3 +59,14 @@ def test_a_table_in_a_file_is_not_folded_and_has_no_blanks_at_the_ends_of_its_li
     lines = out.getvalue().splitlines()
     assert [line.split() for line in lines if "/" in line or "short" in line] == [[long, "ok"], ["[bold]short", "x"]]
     assert lines == [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize(("outcome", "last"), [("ok", "\x1b[32mPROOF HOLDS"), ("absent", "\x1b[31mPROOF DOES NOT")])
+def test_a_proof_is_coloured_where_colours_are_wanted_and_nowhere_else(monkeypatch, outcome, last):
+    coverage = Coverage((CoverageRow("responses", "post", outcome, 1),), 1, int(outcome == "ok"), 0, 0, 0)
+    plain, coloured = io.StringIO(), io.StringIO()
+    print_proof(Proof(coverage), plain)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_proof(Proof(coverage), coloured)
+    assert "\x1b" not in plain.getvalue()
+    assert last in coloured.getvalue()
