@@ -44,8 +44,8 @@ NAME = "countersign"
 _TO_ANSWER = ("agent.rpc.methods", "agent.parts")
 _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 
-# Seconds without a follower and without a turn, after which a thread is unloaded, as in the original.
-UNLOAD_AFTER_S = 30 * 60.0
+# Seconds without a follower and without a turn, after which a thread is unloaded, as in the original (observed).
+UNLOAD_AFTER_S = 60.0
 # Seconds that a refresh of the sign-in gets at the end.
 REFRESH_PATIENCE_S = 5.0
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
@@ -301,13 +301,7 @@ class App:
         )
         trust_also(context, proxy.ca_pem)
         return ProxyEndpoint(
-            LOOPBACK,
-            proxy.port,
-            credentials.user,
-            credentials.secret,
-            context,
-            str(proxy.bundle_file),
-            proxy.admit,
+            LOOPBACK, proxy.port, credentials.user, credentials.secret, context, str(proxy.bundle_file), proxy.admit
         )
 
     # What the parts ask of each other
@@ -370,8 +364,11 @@ class App:
 
     def _tell_account(self) -> None:
         from agent.auth import AuthFailed
+        from agent.providers import needs_sign_in
 
         assert self._auth is not None
+        if not needs_sign_in(self._config):  # then it is nobody's account (observed)
+            return
         try:
             account = self._auth.account()
         except AuthFailed as exc:

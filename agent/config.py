@@ -56,6 +56,9 @@ class ThreadConfig(BaseModel):
     sandbox_mode: Literal["read-only", "workspace-write", "danger-full-access"] | None = None
     sandbox_workspace_write: WorkspaceWrite = WorkspaceWrite()
     service_tier: str | None = None
+    project_doc_max_bytes: Annotated[int, Field(ge=0)] | None = None
+    project_doc_fallback_filenames: list[str] | None = None
+    project_root_markers: list[str] | None = None
 
 
 def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> ThreadDefaults:

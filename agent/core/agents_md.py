@@ -2,9 +2,9 @@
 
 The user's is `$CODEX_HOME/AGENTS.md`. A project's are those from its root, where one of `project_root_markers` is, down
 to the thread's directory, the outermost first; without a root only the directory's own counts. `AGENTS.override.md`
-stands for the AGENTS.md beside it, and a name of `project_doc_fallback_filenames` where there is neither. What a project
-says is cut off at `project_doc_max_bytes`, all of its files together; a project that the user does not trust says
-nothing. All as in the original (observed with 0.169), save that a link out of the project is left out.
+stands for the AGENTS.md beside it, and a name of `project_doc_fallback_filenames` where there is neither. What a
+project says is cut off at `project_doc_max_bytes`, all of its files together; a project that the user does not trust
+says nothing. All as in the original (observed with 0.169), save that a link out of the project is left out.
 """
 
 import os

@@ -5,7 +5,6 @@ Longer than most modules: what may happen to a turn at the same time is read in 
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Coroutine
@@ -13,11 +12,9 @@ from typing import Any, assert_never
 
 from agent.core import rollout
 from agent.core.chronicle import Chronicle
-from agent.core.compaction import is_context
-from agent.core.git_info import git_info
 from agent.core.goals import Goal
+from agent.core.grounding import Grounding
 from agent.core.pursuit import Pursuit
-from agent.core.requests import request_of
 from agent.core.steps import (
     CommandEnded,
     FallBack,
@@ -55,7 +52,7 @@ from agent.core.tooling import OUTPUT_TYPES, CallContext, ToolCall, ToolOutput
 from agent.core.turn import Turn
 from agent.core.user_commands import UserCommands
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
-from agent.model.wire import Item, ResponsesRequest
+from agent.model.wire import Item
 
 __all__ = ["ModelFacts", "ModelSession", "NothingToAdd", "Running", "ThreadNotFound", "TurnNotRunning"]
 
@@ -96,9 +93,7 @@ class Running:
         self._commands = UserCommands(self._command_ended)
         self._goes_on = False  # whether the turn that ended last ended as it should
         self.pursuit = Pursuit(thread, self.chronicle, goal, self._say, self._running_id)
-        self._knows_context = any(is_context(item) for item in thread.history)
-        # Of one that is kept: it is told of the repository that its first turn found it in.
-        self._knows_git = journal is None or journal.is_on_disk or thread.git_info is not None
+        self._grounding = Grounding(around, thread, self.chronicle)
 
     def _answering(self) -> str | None:
         return None if self._turn is not None and self._turn.of_user else self.thread.model
@@ -135,7 +130,7 @@ class Running:
         return self._session.transport
 
     async def _warm(self) -> None:
-        request = self._request(self.thread.static_input(), "prewarm", turn_id="", generate=False)
+        request = self._around.request(self.thread, self.thread.static_input(), "prewarm", turn_id="", generate=False)
         try:
             await self._session.prewarm(request)
         except Exception:
@@ -205,7 +200,7 @@ class Running:
         self._perform(turn.start(now_ms()))
         await self._command(turn, command, timeout_ms)
         if turn.has_input:
-            await self._add_context()
+            await self._grounding.add_context()
         return self._perform(turn.receive(CommandEnded(), now_ms()))
 
     def _command_ended(self, item: Item) -> None:
@@ -236,7 +231,7 @@ class Running:
         self._task = self._own(asyncio.create_task(self._run(turn, begin, output_schema)))
 
     async def _begin(self, turn: Turn) -> float | None:
-        await self._add_context()
+        await self._grounding.add_context()
         return self._start(turn)
 
     def steer(self, turn_id: str, steered: Steered) -> None:
@@ -291,7 +286,7 @@ class Running:
     async def _run(self, turn: Turn, begin: _Begin, output_schema: Item | None) -> None:
         """Drive the turn to its end; a bug in here fails the turn and is logged, it does not hang it."""
         try:
-            await self._learn_git()
+            await self._grounding.learn_git()
             delay_s = await begin()
             while delay_s is not None:
                 await asyncio.sleep(delay_s)
@@ -326,8 +321,8 @@ class Running:
         items = (*thread.static_input(), *thread.history, *turn.trigger)
         kind = "compaction" if turn.trigger else "turn"
         schema = None if turn.trigger else output_schema
-        request = self._request(
-            items, kind, model=turn.model, turn_id=turn.id, schema=schema, state=turn.state, cause=turn.cause
+        request = self._around.request(
+            thread, items, kind, model=turn.model, turn_id=turn.id, schema=schema, state=turn.state, cause=turn.cause
         )
         transport = self._session.transport
         end: TurnEvent = SampleFailed(StreamBroken("the stream ended before response.completed"), transport)
@@ -387,14 +382,14 @@ class Running:
         """Carry out commands; the delay before the next request in seconds, or None if there is none."""
         delay_s: float | None = None
         end = next((command for command in commands if isinstance(command, Finish)), None)
-        if any(isinstance(command, Record) and _is_output(command.item) for command in commands):
-            self.pursuit.account()
+        answered = any(isinstance(command, Record) and _is_output(command.item) for command in commands)
+        last_word = self.pursuit.account() if answered else None
         goes_on = False
         for command in commands:
             match command:
                 case Notify():
                     if end is not None and command.method in _LAST_WORDS:
-                        self.pursuit.turn_ends(end.status, end.info)
+                        self.pursuit.turn_ends(end.status, _failure(commands))
                         goes_on, end = end.status == "completed" and self.pursuit.is_active, None
                     if not (goes_on and command.method == "thread/readState/changed"):  # it is not over yet (observed)
                         self.chronicle.publish(command.method, command.params)
@@ -409,6 +404,8 @@ class Running:
                 case FallBack():
                     self._session.use_http()
                 case Sample():
+                    if last_word is not None:
+                        self.chronicle.add_to_history(last_word)
                     delay_s = command.delay_s
                 case Finish():
                     self._turn = self._task = self._opening = None
@@ -421,38 +418,14 @@ class Running:
         """Carry out commands that ask for no request."""
         self._perform([command for command in commands if not isinstance(command, Sample)])
 
-    async def _learn_git(self) -> None:
-        """Before the thread's first turn, and for good (observed)."""
-        if self._knows_git:
-            return
-        self._knows_git = True
-        found = await asyncio.to_thread(git_info, self.thread.cwd)
-        if found is not None:
-            self.thread.git_info = found
-            if self.chronicle.is_on_disk:
-                self.chronicle.write(rollout.UPDATED, {"git_info": found})
-
-    async def _add_context(self) -> None:
-        if not self._knows_context:
-            context = await self._around.context(self.thread)
-            self._knows_context = True
-            for item in context:
-                self.chronicle.add_to_history(item)
-
-    def _request(
-        self, items: tuple[Item, ...], kind: str, *, model: str | None = None, **more: Any
-    ) -> ResponsesRequest:
-        thread = self.thread if model is None else dataclasses.replace(self.thread, model=model)
-        return request_of(
-            thread,
-            items,
-            kind,
-            effort=thread.effort or self._around.facts(thread.model).default_effort,
-            tools=() if kind == "compaction" and not thread.provider.compacts else self._around.tools.declared(thread),
-            installation_id=self._around.installation_id,
-            **more,
-        )
-
 
 def _is_output(item: Item) -> bool:
     return item.get("type") in OUTPUT_TYPES.values() and "call_id" in item
+
+
+def _failure(commands: list[TurnCommand]) -> Any:
+    """The `codexErrorInfo` of a turn that fails with these commands."""
+    for command in commands:
+        if isinstance(command, Notify) and command.method == "error" and not command.params["willRetry"]:
+            return command.params["error"]["codexErrorInfo"]
+    return None

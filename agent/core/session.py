@@ -1,11 +1,12 @@
 """The threads of this process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.core import rollout
+from agent.core.agents_md import Instructions
 from agent.core.compaction import estimated_tokens
 from agent.core.goals import Goal
 from agent.core.pursuit import Pursuit
@@ -59,20 +60,19 @@ class Core:
         ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]],
         tools: ToolBox,
         store: Store,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._open_session = open_session
         self._publish = publish
         self._companions: dict[str, Companion] = {}
-        self._around = Surroundings(facts, self._tell, installation_id, ask, tools, store.home, config)
+        self._around = Surroundings(facts, self._tell, installation_id, ask, tools, store.home, config or {})
         self.store = store
-        self._config = config
         self._threads: dict[str, Running] = {}
         self._closing: set[str] = set()
 
     async def instructions(self, thread: Thread) -> Instructions:
         """What the AGENTS.md files that count for a thread say."""
-        return await asyncio.to_thread(agents_md.load, self.store.home, thread.cwd, self._config)
+        return await self._around.instructions(thread)
 
     def _tell(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
         self._publish(thread_id, method, params)

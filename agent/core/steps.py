@@ -53,14 +53,9 @@ class FallBack:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The turn is over.
-
-    Args:
-        info: The `codexErrorInfo` of its failure.
-    """
+    """The turn is over."""
 
     status: str
-    info: Any = None
 
 
 TurnCommand = Notify | Record | Replace | RunTool | Sample | FallBack | Finish

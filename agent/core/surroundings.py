@@ -1,6 +1,7 @@
 """What a thread at work has around it, and what comes of working with it."""
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from agent.core import agents_md
 from agent.core.ids import uuid7
-from agent.core.requests import context_of
+from agent.core.requests import context_of, request_of
 from agent.core.thread import Thread
 from agent.core.tooling import ToolBox
 from agent.model.wire import Item, ResponseEvent, ResponsesRequest
@@ -98,13 +99,32 @@ class Surroundings:
         """A fresh UUIDv7."""
         return uuid7(now_ms(), os.urandom(10))
 
+    async def instructions(self, thread: Thread) -> agents_md.Instructions:
+        """What the AGENTS.md files that count for a thread say."""
+        return await asyncio.to_thread(agents_md.load, self.home, thread.cwd, self.config)
+
     async def context(self, thread: Thread) -> list[Item]:
         """What the model must know before the first input of a thread."""
-        found = await asyncio.to_thread(agents_md.load, self.home, thread.cwd, self.config)
+        found = await self.instructions(thread)
         now = datetime.now().astimezone()
         shell = os.path.basename(os.environ.get("SHELL", "")) or "sh"
         timezone = os.environ.get("TZ") or now.tzname() or "UTC"
         return context_of(thread, now, timezone, shell, found.told(thread.cwd))
+
+    def request(
+        self, thread: Thread, items: tuple[Item, ...], kind: str, *, model: str | None = None, **more: Any
+    ) -> ResponsesRequest:
+        """See `agent.core.requests.request_of`; None for the model of the thread."""
+        thread = thread if model is None else dataclasses.replace(thread, model=model)
+        return request_of(
+            thread,
+            items,
+            kind,
+            effort=thread.effort or self.facts(thread.model).default_effort,
+            tools=() if kind == "compaction" and not thread.provider.compacts else self.tools.declared(thread),
+            installation_id=self.installation_id,
+            **more,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -434,7 +434,7 @@ class Turn:
         if status == "completed" and self._last_message is not None:
             turn["items"], turn["itemsView"] = [self._last_message], "summary"
         ended = Notify("turn/completed", {"threadId": self._thread.id, "turn": turn})
-        return [*self._leave_word(), ended, Finish(status, None if error is None else error["codexErrorInfo"])]
+        return [*self._leave_word(), ended, Finish(status)]
 
     def _record_outputs(self) -> list[TurnCommand]:
         """The outputs of calls that are in the history, in their order: without one the service refuses it."""

@@ -77,7 +77,7 @@ def _route_findings(looked_at: str, content: Mapping[str, Any], hosts: Sequence[
         advice = "remove the key, or name that origin with --origin if it is ChatGPT's back end under another name"
         found.append(Topic.HOME.problem(f"{looked_at}: {key}", text, advice))
     provider = content.get("model_provider", "openai")
-    if provider != "openai":
+    if provider != "openai" and not _leads_to_chatgpt(content, provider, hosts):
         text = f"is {provider!r}: its requests do not go to ChatGPT, so they are never stamped"
         advice = "remove the key, or set it to 'openai', where attestation is wanted"
         found.append(Topic.HOME.warning(f"{looked_at}: model_provider", text, advice))
@@ -86,6 +86,16 @@ def _route_findings(looked_at: str, content: Mapping[str, Any], hosts: Sequence[
         advice = "set it to 'workspace-write', unless the machine itself is the sandbox"
         found.append(Topic.HOME.warning(f"{looked_at}: sandbox_mode", text, advice))
     return found
+
+
+def _leads_to_chatgpt(content: Mapping[str, Any], provider: Any, hosts: Sequence[str]) -> bool:
+    """Whether a provider of the user's own is the service by another name, as its budgets may need."""
+    tables = content.get("model_providers")
+    table = tables.get(provider) if isinstance(tables, Mapping) and isinstance(provider, str) else None
+    if not isinstance(table, Mapping) or table.get("requires_openai_auth") is not True:
+        return False
+    url = table.get("base_url")
+    return url is None or table.get("name") == "OpenAI" or (isinstance(url, str) and _host(url) in hosts)
 
 
 def _host(url: str) -> str | None:

@@ -85,6 +85,7 @@ _NOTHING = struct("struct ModelProviderListParams", 0, {})
 # Those of the original's flags that change something here. What is stable is on unless it is switched off.
 _FLAGS = {
     "exec_permission_approvals": "underDevelopment",
+    "goals": "stable",
     "request_permissions_tool": "underDevelopment",
     "shell_snapshot": "stable",
     "use_legacy_landlock": "deprecated",

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed
-from agent.core import agents_md
 from agent.core.ids import parse_uuid
 from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
@@ -17,8 +16,7 @@ from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox
 from agent.home import laid_over
 from agent.model.catalog import EFFORTS, Model
 from agent.model.models import Models
-from agent.model.provider import OPENAI
-from agent.providers import ProviderError, provider_of
+from agent.providers import needs_sign_in
 from agent.rpc.compaction_methods import CompactionMethods
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
@@ -82,15 +80,8 @@ class AgentMethods:
             ).table(),
         }
 
-    def _needs_sign_in(self) -> bool:
-        """Whether threads that say nothing else are at a provider which takes what the user is signed in with."""
-        try:
-            return provider_of(self._config).needs_openai_auth
-        except ProviderError:
-            return OPENAI.needs_openai_auth
-
     async def _account_read(self, connection: Connection, params: AccountRead) -> Answer:
-        if not self._needs_sign_in():  # nobody's account then, also where somebody is signed in (observed)
+        if not needs_sign_in(self._config):  # nobody's account then, also where somebody is signed in (observed)
             nobody = {"account": None, "userId": None, "requiresOpenaiAuth": False, "workspaceRouting": None}
             return Answer(nobody)
         try:
@@ -127,7 +118,7 @@ class AgentMethods:
         }
 
     async def _model_list(self, connection: Connection, params: ModelList) -> Answer:
-        catalog = await self._models.ask() if self._needs_sign_in() else self._models.known
+        catalog = await self._models.ask() if needs_sign_in(self._config) else self._models.known
         models = [model for model in catalog.models if params.include_hidden or not model.hidden]
         start = 0
         if params.cursor is not None:

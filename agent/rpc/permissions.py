@@ -1,7 +1,6 @@
 """Which permission profile a thread has, and the older policy that clients are shown of it."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from agent.core.thread import SANDBOX_POLICIES, Thread

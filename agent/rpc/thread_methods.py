@@ -6,15 +6,13 @@ import os
 import re
 from typing import Any
 
-from agent.core import agents_md, rollout
+from agent.core import rollout
 from agent.core.git_info import git_info
 from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
 from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
-from agent.home import laid_over
-from agent.model.provider import OPENAI, Provider
-from agent.providers import ProviderError, ProviderNotFound, provider_of
+from agent.model.provider import OPENAI
 from agent.rpc.goal_methods import Goals
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.permissions import assign, check_combined
@@ -29,6 +27,7 @@ from agent.rpc.thread_pages import (
     turns_page,
 )
 from agent.rpc.thread_params import FORK, INJECT, METADATA, NAME, RESUME, REVERT, of_one
+from agent.rpc.thread_providers import former_provider, new_provider
 
 
 class ThreadMethods:
@@ -75,7 +74,7 @@ class ThreadMethods:
             text = "a thread cannot be resumed with a history of the client's by countersign; start one and inject it"
             raise RequestFailed(INVALID_REQUEST, text)
         try:
-            thread = self._core.resume(thread_id, lambda name: self._former_provider(name, wanted))
+            thread = self._core.resume(thread_id, lambda name: former_provider(self._config, wanted, name))
         except ThreadNotStored as exc:
             raise _no_rollout(thread_id) from exc
         except ThreadArchived as exc:
@@ -139,7 +138,7 @@ class ThreadMethods:
         thread.forked_from, thread.source = source_id, wanted.get("threadSource")
         thread.ephemeral = bool(wanted.get("ephemeral"))
         thread.model = self._default_model()
-        thread.provider = self._new_provider(wanted)
+        thread.provider = new_provider(self._config, wanted)
         thread.model_provider = thread.provider.id
         self._override(thread, wanted)
         thread.git_info = None if thread.ephemeral else await asyncio.to_thread(git_info, thread.cwd)
@@ -158,30 +157,6 @@ class ThreadMethods:
             self._core.prewarm(thread.id)
 
         return Answer(answer, then)
-
-    def _new_provider(self, wanted: dict[str, Any]) -> Provider:
-        """The provider of a thread that begins: the one that is wanted, or the default one."""
-        try:
-            return provider_of(laid_over(self._config, wanted.get("config") or {}), wanted.get("modelProvider"))
-        except ProviderError as exc:
-            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
-
-    def _former_provider(self, name: str, wanted: dict[str, Any]) -> Provider:
-        """The provider that a thread was begun with, which it keeps."""
-        if wanted.get("modelProvider") not in (None, name):
-            text = f"Cannot change this thread's model provider from `{name}` to `{wanted['modelProvider']}` on resume."
-            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {text}")
-        try:
-            return provider_of(laid_over(self._config, wanted.get("config") or {}), name)
-        except ProviderNotFound as exc:
-            text = (
-                f"This chat uses model provider “{name}”, which is no longer configured. "
-                "Restore this provider’s configuration to continue."
-            )
-            about = {"type": "modelProviderNotConfigured", "modelProvider": name}
-            raise RequestFailed(INVALID_REQUEST, text, about) from exc
-        except ProviderError as exc:
-            raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
 
     async def _sources(self, thread: Thread) -> list[str]:
         return list((await self._core.instructions(thread)).sources)

@@ -275,14 +275,6 @@ def _quoted(word: str) -> str:
     return quoted
 
 
-def actions(cmd: str) -> list[dict[str, Any]]:
-    """What a command does, as far as is plain to see."""
-    words = cmd.split()
-    if words == ["ls"]:
-        return [{"type": "listFiles", "command": cmd, "path": None}]
-    return [{"type": "unknown", "command": cmd}]
-
-
 def workdir(wanted: str | None, cwd: str) -> str:
     """Where it runs, absolute."""
     return os.path.normpath(os.path.join(cwd, wanted)) if wanted else cwd

@@ -187,6 +187,7 @@ class Patching:
 
 def _diffs(kept: dict[str, Any], turn_id: str) -> dict[str, tuple[str | None, str | None]]:
     """What this turn has changed, see `FileChange.note`; that of the turn before is let go."""
+    diffs: dict[str, tuple[str | None, str | None]]
     of, diffs = kept.get("diffs", (None, {}))
     if of != turn_id:
         diffs = {}

@@ -19,7 +19,6 @@ from agent.tools.command import (
     WRITE,
     BadArguments,
     ExecCommand,
-    actions,
     declared,
     output_text,
     parse_exec,
@@ -28,6 +27,7 @@ from agent.tools.command import (
     shown,
     workdir,
 )
+from agent.tools.command_actions import actions
 from agent.tools.confinement import Confinement
 from agent.tools.grants import NOTHING, Grant, in_force
 from agent.tools.grants import wanted as permissions_wanted
@@ -171,7 +171,7 @@ class Shell:
             params |= {
                 "command": item.command,
                 "cwd": item.cwd,
-                "commandActions": actions(wanted.cmd),
+                "commandActions": actions(wanted.cmd, item.cwd),
                 "availableDecisions": ["accept", _CANCEL],
             }
             if grant:

@@ -4,7 +4,7 @@ import codecs
 from typing import Any
 
 from agent.core.tooling import CallContext
-from agent.tools.command import actions
+from agent.tools.command_actions import actions
 from agent.tools.sessions import MOST_KEPT_BYTES
 
 # Who started a command, once it runs; one that waits for an approval is the agent's.
@@ -80,7 +80,7 @@ class ShownCommand:
             "processId": self.process_id,
             "source": source,
             "status": status,
-            "commandActions": actions(self._cmd),
+            "commandActions": actions(self._cmd, self.cwd),
             "aggregatedOutput": None,
             "exitCode": None,
             "durationMs": None,

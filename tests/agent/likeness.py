@@ -11,12 +11,12 @@ from tests.agent.recordings import (
     BAD_ARGUMENTS,
     ESTIMATED,
     FEATURE,
-    GOAL_TURN,
     NOT_COMPARED,
     NOT_THERE_YET,
     OUR_WORDS,
     OUTPUT_AS_IT_COMES,
     STAMPED_BY_US,
+    STOPPED_COMMAND,
     TRUSTED_DIRECTORY,
     UNKNOWN_MODELS,
 )
@@ -40,10 +40,6 @@ def normal_message(message, asked, name):
         del message["result"]["canChangeDefault"]  # ours has no other
     if method == "account/rateLimits/read" and "error" in message:  # the original says what the backend said
         message["error"]["message"] = message["error"]["message"].partition(";")[0]
-    if name in GOAL_TURN:
-        message = walked(message, lambda key, value: "<revision>" if key == "revision" else value)
-        if message.get("id") == GOAL_TURN[name]:
-            del message["result"]["thread"]["status"]
     if method == "thread/start" and "result" in message:
         if (name, message["id"]) in TRUSTED_DIRECTORY:
             del message["result"]["sandbox"], message["result"]["activePermissionProfile"]
@@ -63,10 +59,31 @@ def normal_message(message, asked, name):
 def compared(messages):
     left_out = {*NOT_COMPARED, *AS_FAR_AS_FOUND, "attestation/generate", OUTPUT_AS_IT_COMES}
     told = [message for message in messages if message.get("method") not in left_out and not of_a_feature(message)]
+    told = goal_begins_at_once([message for message in told if not is_stopped_command(message)])
     # The original tells the diff of a turn again after each count of tokens; we tell it when it has changed.
     diffs = [message for message in told if message.get("method") == "turn/diff/updated"]
     again = [two for one, two in itertools.pairwise(diffs) if one["params"] == two["params"]]
     return in_one_piece([message for message in told if not any(message is one for one in again)])
+
+
+def goal_begins_at_once(messages):
+    """The begin of a goal's turn directly behind the news of the goal: what is heard in between is a matter of time."""
+    methods = [message.get("method") for message in messages]
+    if "thread/goal/updated" not in methods:
+        return messages
+    goal = methods.index("thread/goal/updated")
+    if "turn/started" not in methods[goal:]:
+        return messages
+    begins = methods.index("turn/started", goal)
+    begin = messages[begins - 1 : begins + 1]  # the status, and the turn
+    return [*messages[: goal + 1], *begin, *messages[goal + 1 : begins - 1], *messages[begins + 1 :]]
+
+
+def is_stopped_command(message):
+    """The end of a user's command that its thread was put away under: the original says nothing of it."""
+    if message.get("method") != "item/completed" or not is_command(message):
+        return False
+    return message["params"]["item"]["aggregatedOutput"] == STOPPED_COMMAND
 
 
 def in_one_piece(messages):
@@ -179,7 +196,7 @@ def brief(item):
         output = re.sub(r"Wall time: \S+", "Wall time: <secs>", output)
         return f"{item['type']}: {re.sub(r'session ID [0-9]+', 'session ID <pid>', output)}"
     text = "".join(part.get("text", "") for part in item["content"])
-    if text.startswith(("<environment_context>", "<<elided")):
+    if text.startswith(("<environment_context>", "<codex_internal_context", "<<elided")):
         return "context"
     if text.startswith("<turn_aborted>"):
         return "turn aborted"

@@ -47,8 +47,8 @@ STAMPED_BY_US = {
     *("review_start", "review_start_http"),  # it does not ask for its reviewer
     "attestation_disconnect",  # when the one who was asked is gone it asks nobody else
 }
-# A goal makes the original begin a turn by itself: what it says and does in that turn is left out.
-GOAL_TURN = {"thread_lifecycle": 22}  # the answer that shows the thread at work
+# What a user's command has said when it was stopped.
+STOPPED_COMMAND = "command aborted by user"
 # How full the window is after a compaction is an estimate, and our instructions are shorter.
 ESTIMATED = {"compact_v2_ws", "compact_v1", "compact_auto", "thread_fork_model_change"}
 
@@ -62,7 +62,6 @@ OTHER_QUESTIONS = {
 }
 # What is wrong with the arguments of a call is told in the words of another parser.
 BAD_ARGUMENTS = "failed to parse function arguments: "
-
 
 
 def provider(**changes):
@@ -136,7 +135,7 @@ RECORDED = {
     "compact_auto": {},
     "thread_fork_model_change": {},
     "realtime_apikey_ws": {"account": "apikey"},
-    "thread_lifecycle": {"left_out": [range(267, 269), range(270, 293)]},  # GOAL_TURN
+    "thread_lifecycle": {},
     "attestation_ok_ws": {},
     "attestation_ok_http": {},
     "attestation_80ms": {},

@@ -36,9 +36,9 @@ def no_proxy():
 class Replay:
     """One recording, played line by line."""
 
-    def __init__(self, name, directory, *, account="chatgpt", config=None, left_out=()):
+    def __init__(self, name, directory, *, account="chatgpt", config=None):
         self.name = name
-        self.lines = [line for line in recorded(name) if not any(line["seq"] in one for one in left_out)]
+        self.lines = recorded(name)
         self.sent, self.sent_by_original = [], []
         self._directory = directory
         self._cwd = directory / "proj"

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent.config import ConfigError, thread_defaults
 from agent.core.thread import ThreadDefaults
+from agent.model.provider import OPENAI
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -113,10 +114,14 @@ def test_a_provider_that_nobody_defined_is_refused_in_the_words_of_the_original(
         thread_defaults({}, {"model_provider": "nope"})
 
 
-def test_a_provider_that_the_user_defined_is_named_as_not_supported():
-    with pytest.raises(ConfigError, match="^Model provider `mine` is not supported by countersign; use `openai`$"):
-        thread_defaults({"model_provider": "mine", "model_providers": {"mine": {"base_url": "https://x"}}}, {})
-    assert thread_defaults({"model_provider": "openai", "model_providers": {"mine": {}}}, {}).model is None
+def test_the_provider_is_the_one_that_the_request_or_the_file_names():
+    config = {"model_provider": "mine", "model_providers": {"mine": {"name": "M", "base_url": "https://x"}}}
+    assert thread_defaults(config, {}).provider.base_url == "https://x"
+    assert thread_defaults(config, {"model_provider": "openai"}).provider is OPENAI
+    assert thread_defaults(config, {"model_providers.mine.base_url": "https://y"}).provider.base_url == "https://y"
+    with pytest.raises(ConfigError, match="^model_providers.mine: provider name must not be empty$") as failed:
+        thread_defaults(config, {"model_providers.mine.name": ""})
+    assert failed.value.key == "model_providers"
 
 
 @given(st.dictionaries(KEYS | st.text(max_size=5), JSON, max_size=4), st.dictionaries(KEYS, JSON, max_size=2))

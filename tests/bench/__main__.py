@@ -30,12 +30,16 @@ from tests.bench.upstream import RUN_TRUE
 COUNTERSIGN = [sys.executable, "-m", "agent"]
 INSTALLED = str(Path(sys.executable).parent / "countersign")
 LATER_TURNS = 4
+# As a user with pyenv or nvm has it, and less.
+SLOW = "-with-a-slow-profile"
+SLOW_PROFILE = "sleep 0.05\n"
 FIGURES = {
     "initialize_ms": "process start to the `initialize` answer",
     "thread_ms": "thread/start",
     "first_turn_ms": "process start to the end of the first turn",
     "later_turn_ms": "a later turn (median of 4)",
     "tool_turn_ms": "a turn with one sandboxed `true` (median of 4)",
+    "profile_turn_ms": "the same, of a user with a slow profile",
     "later_cpu_ms": "CPU time of the server in a later turn",
     "peak_mib": "peak memory (VmHWM)",
 }
@@ -50,6 +54,7 @@ class Run:
     first_turn_ms: float
     later_turn_ms: float
     tool_turn_ms: float
+    profile_turn_ms: float
     later_cpu_ms: float
     peak_mib: float
 
@@ -80,36 +85,52 @@ async def process(*command: str, **environment: str) -> AsyncIterator[dict[str, 
 
 
 async def measure(command: list[str], environment: dict[str, str], home: Path) -> Run:
-    """Start the server, run a thread with turns, and end it."""
+    """Start the server, run a thread with turns, and end it; and again for a user with a slow profile."""
     begun = time.perf_counter()
     async with spawn(command, Script(), environment, home) as desktop:
         await desktop.initialize()
         initialized = time.perf_counter()
-        wanted = {"cwd": str(home), "model": "gpt-5.5", "sandbox": "workspace-write", "approvalPolicy": "never"}
-        answer = await desktop.request("thread/start", wanted)
+        thread_id = await started(desktop, home)
         threaded = time.perf_counter()
-        thread_id = answer["thread"]["id"]
         turn = await desktop.turn(thread_id, "hello")
         first = time.perf_counter()
         if turn["status"] != "completed":
             raise SystemExit(f"{command[0]}: the turn ended {turn['status']}: {turn['error']}")
         later_ms, later_cpu_ms = await later_turns(desktop, thread_id, "and again")
-        await desktop.turn(thread_id, RUN_TRUE)  # the first command finds out what the machine can do
-        tool_ms, _ = await later_turns(desktop, thread_id, RUN_TRUE)
-        ran = [said["params"]["item"] for said in desktop.notifications if said["method"] == "item/completed"]
-        codes = [item["exitCode"] for item in ran if item["type"] == "commandExecution"]
-        if codes != [0] * (1 + LATER_TURNS):
-            raise SystemExit(f"{command[0]}: `true` ended with {codes}")
+        tool_ms = await tool_turns(desktop, thread_id)
         peak = peak_mib(desktop.process.pid)
+    async with spawn(command, Script(), {**environment, "HOME": environment["HOME"] + SLOW}, home) as desktop:
+        await desktop.initialize()
+        profile_ms = await tool_turns(desktop, await started(desktop, home))
     return Run(
         (initialized - begun) * 1e3,
         (threaded - initialized) * 1e3,
         (first - begun) * 1e3,
         later_ms,
         tool_ms,
+        profile_ms,
         later_cpu_ms,
         peak,
     )
+
+
+async def started(desktop: Desktop, home: Path) -> str:
+    """The id of a new thread."""
+    wanted = {"cwd": str(home), "model": "gpt-5.5", "sandbox": "workspace-write", "approvalPolicy": "never"}
+    thread_id = (await desktop.request("thread/start", wanted))["thread"]["id"]
+    assert isinstance(thread_id, str)
+    return thread_id
+
+
+async def tool_turns(desktop: Desktop, thread_id: str) -> float:
+    """The median of some turns with a `true`, in milliseconds."""
+    await desktop.turn(thread_id, RUN_TRUE)  # the first command finds out what the machine can do
+    tool_ms, _ = await later_turns(desktop, thread_id, RUN_TRUE)
+    ran = [said["params"]["item"] for said in desktop.notifications if said["method"] == "item/completed"]
+    codes = [item["exitCode"] for item in ran if item["type"] == "commandExecution"]
+    if codes != [0] * (1 + LATER_TURNS):
+        raise SystemExit(f"`true` ended with {codes}")
+    return tool_ms
 
 
 async def later_turns(desktop: Desktop, thread_id: str, text: str) -> tuple[float, float]:
@@ -177,6 +198,8 @@ async def bench(rounds: int, *, everything: bool) -> int:
             assert isinstance(environment, dict)
             # A login shell reads what lies in HOME, which may take longer than all that is measured here.
             (user := directory / "user").mkdir()
+            (slow := directory / f"user{SLOW}").mkdir()
+            (slow / ".profile").write_text(SLOW_PROFILE)
             ours_env = {**os.environ, **mapped, "CODEX_HOME": str(ours_home), "HOME": str(user)}
             theirs_env = {**os.environ, **environment, "CODEX_HOME": str(theirs_home), "HOME": str(user)}
             ours_command, theirs_command = [INSTALLED, "app-server", "--quiet"], [codex_exe(), "app-server"]

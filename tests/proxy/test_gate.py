@@ -163,6 +163,46 @@ def test_even_where_every_host_is_allowed_a_private_address_is_not_connected_to(
     run(scenario())
 
 
+def test_what_the_agents_own_configuration_names_is_let_pass_wherever_it_is_and_nothing_else(run, stage):
+    """A model provider of the user's own may be at an address that no public name may have."""
+
+    async def scenario():
+        async with stage(mapped=()) as it:
+            own = f"127.0.0.1:{it.origin.port}"
+            answer, _ = await first_answer(it, connect_head(it.proxy, own))
+            assert answer.status == 403
+            assert it.proxy.admit("127.0.0.1", it.origin.port) is False  # its TLS does not end here
+            async with connected(it.proxy, own) as wire:
+                await wire.send(b"not tls at all\r\n\r\n")
+                await wire.receive_rest()  # the origin's word for it, and its end
+            [exchange] = await it.reported()
+            assert (exchange.host, exchange.port, exchange.stamp) == ("127.0.0.1", it.origin.port, Stamp.NOT_SCOPED)
+            assert it.tokens.asked == 0
+            answer, _ = await first_answer(it, connect_head(it.proxy, f"localhost:{it.origin.port}"))
+            assert answer.status == 403
+
+    run(scenario())
+
+
+def test_a_scoped_origin_stays_what_it_is_when_configuration_names_it_too(run, stage):
+    async def scenario():
+        async with stage() as it:
+            assert it.proxy.admit("ChatGPT.com", 443) is True
+            async with tunnel(it.proxy) as wire:
+                assert (await wire.exchange(post())).status == 200
+            assert it.tokens.asked == 1
+        async with stage(mapped=()) as unmapped:  # where it is is not for configuration to say
+            assert unmapped.proxy.admit("chatgpt.com", 443) is True
+            assert Target("chatgpt.com", 443) not in unmapped.proxy._gate._own
+            for odd in ("chatgpt.com.", "0x7f.1", ""):
+                with pytest.raises(ValueError, match="nothing that can be let pass"):
+                    unmapped.proxy.admit(odd, 443)
+            with pytest.raises(ValueError, match="nothing that can be let pass"):
+                unmapped.proxy.admit("models.example", 0)
+
+    run(scenario())
+
+
 def test_a_scoped_name_that_resolves_to_loopback_is_not_connected_to(run, stage):
     """S2: "localhost" stands for a name whose DNS answer was forged. Only the upstream map leads to loopback."""
 

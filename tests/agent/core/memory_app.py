@@ -117,7 +117,7 @@ class MemoryApp:
         connections: Connections | None = None,
         auth: Auth | None = None,
         tools: ToolBox | None = None,
-        unload_after_s: float = 1800.0,
+        unload_after_s: float = 60.0,
     ) -> None:
         self.connections = connections or Connections()
         self.heard: list[dict[str, Any]] = []  # by the desktop that connected first

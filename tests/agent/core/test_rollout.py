@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core import rollout
+from agent.core.goals import Goal
 from agent.core.rollout import NotAThread, line, read
 from tests.agent.core.playbook import new_thread
 
@@ -96,6 +97,15 @@ def test_garbage_in_the_middle_is_left_out_and_told(garbage, place):
 def test_a_revert_takes_back_the_turn_and_all_after_it():
     thread = read([*LINES, written(rollout.REVERTED, {"turn_id": "t2"})])
     assert [one.wire["id"] for one in thread.turns] == ["t1"] and len(thread.history) == 3
+
+
+def test_the_last_word_on_the_goal_counts_and_one_that_is_none_is_told():
+    goal = Goal.new("thread-1", "win", None, 5)
+    lines = [LINES[0], written(rollout.GOAL, goal.wire()), written(rollout.GOAL, goal.spent(7, 1, 6).wire())]
+    assert (read(lines).goal, read(lines).preview) == (goal.spent(7, 1, 6), "win")
+    assert read([*lines, written(rollout.GOAL, None)]).goal is None
+    spoilt = read([*lines, written(rollout.GOAL, {"objective": "x"}), written(rollout.GOAL, 5)])
+    assert spoilt.goal == goal.spent(7, 1, 6) and len(spoilt.problems) == 2
 
 
 def test_a_compaction_replaces_the_history_and_leaves_the_turns():

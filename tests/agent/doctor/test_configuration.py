@@ -18,6 +18,11 @@ def test_a_file_that_moves_nothing_is_fine():
     assert finding.level is Level.OK
 
 
+def provider(**table):
+    """A provider of the user's own, chosen."""
+    return {"model_provider": "mine", "model_providers": {"mine": {"name": "Mine"} | table}}
+
+
 def test_a_broken_file_is_named_with_the_line_and_nothing_else_is_said():
     facts = ConfigFacts("/h/config.toml", True, "is not TOML: Invalid value (at line 3, column 5)", (3, 5))
     (finding,) = config_findings(facts, HOSTS)
@@ -32,6 +37,12 @@ def test_a_broken_file_is_named_with_the_line_and_nothing_else_is_said():
         ({"chatgpt_base_url": "no url"}, Level.PROBLEM, "chatgpt_base_url"),
         ({"chatgpt_base_url": "https://chatgpt.com/backend-api/"}, Level.OK, ""),
         ({"model_provider": "mine"}, Level.WARNING, "model_provider"),
+        (provider(base_url="https://models.example"), Level.WARNING, "model_provider"),
+        (provider(base_url="https://models.example", requires_openai_auth=True), Level.WARNING, "model_provider"),
+        (provider(requires_openai_auth=True), Level.OK, ""),
+        (provider(base_url="https://chatgpt.com/backend-api/codex", requires_openai_auth=True), Level.OK, ""),
+        (provider(base_url="https://x.example", name="OpenAI", requires_openai_auth=True), Level.OK, ""),
+        (provider(base_url="https://x.example", name="OpenAI", env_key="K"), Level.WARNING, "model_provider"),
         ({"sandbox_mode": "danger-full-access"}, Level.WARNING, "sandbox_mode"),
         ({"countersign": {"stamp": "never"}}, Level.WARNING, "stamp"),
         ({"countersign": {"allow_hosts": ["*"]}}, Level.WARNING, "allow_hosts"),

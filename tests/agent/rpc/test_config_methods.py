@@ -126,17 +126,44 @@ def test_profiles_are_the_built_in_ones_and_those_of_the_file_in_pages(run, tmp_
     run(scenario())
 
 
+async def enabled(it):
+    listed = await it.call("experimentalFeature/list")
+    assert listed["nextCursor"] is None
+    return {one["name"] for one in listed["data"] if one["enabled"]}
+
+
 def test_nothing_is_listed_that_we_do_not_have(run, tmp_path):
     async def scenario():
         features = {"memories": True, "use_legacy_landlock": True}
-        config = {"model_providers": {"other": {"name": "Other"}}, "features": features}
-        async with desk(methods(tmp_path, config)) as it:
-            providers = await it.call("modelProvider/list")
-            assert [one["id"] for one in providers["data"]] == ["openai"] == [providers["defaultProviderId"]]
-            listed = await it.call("experimentalFeature/list", limit=2)
-            assert [(one["name"], one["enabled"]) for one in listed["data"]] == [("use_legacy_landlock", True)]
-            assert listed["nextCursor"] is None
+        async with desk(methods(tmp_path, {"features": features})) as it:
+            assert await enabled(it) == {"goals", "shell_snapshot", "use_legacy_landlock"}
         async with desk(methods(tmp_path)) as it:
-            assert [one["enabled"] for one in (await it.call("experimentalFeature/list"))["data"]] == [False]
+            assert await enabled(it) == {"goals", "shell_snapshot"}
+        async with desk(methods(tmp_path, {"features": {"goals": False, "shell_snapshot": False}})) as it:
+            assert await enabled(it) == set()
+
+    run(scenario())
+
+
+def test_providers_are_openai_and_those_of_the_file(run, tmp_path):
+    """misc_requests; what is said of the user's own was observed."""
+
+    async def scenario():
+        tables = {
+            "keyed": {"name": "Keyed", "base_url": "https://k.example/v1/", "env_key": "K"},
+            "signed": {"name": "Signed", "requires_openai_auth": True},
+            "bare": {"name": "Bare"},
+        }
+        async with desk(methods(tmp_path, {"model_providers": tables, "model_provider": "keyed"})) as it:
+            answer = await it.call("modelProvider/list")
+        assert (answer["defaultProviderId"], answer["canChangeDefault"]) == ("keyed", False)
+        assert [(one["id"], one["baseUrl"], one["settings"].get("auth")) for one in answer["data"]] == [
+            ("bare", None, {"mode": "none"}),
+            ("keyed", "https://k.example/v1", {"mode": "externallyConfigured", "envKey": "K"}),
+            ("openai", None, None),
+            ("signed", None, {"mode": "externallyConfigured", "envKey": None}),
+        ]
+        async with desk(methods(tmp_path, {"model_providers": {"bad": {"name": "B", "aws": {}}}})) as it:
+            assert "model_providers.bad.aws" in await it.refused("modelProvider/list", INTERNAL_ERROR)
 
     run(scenario())

@@ -6,6 +6,7 @@ import pytest
 
 from agent.core.realtime_texts import ENDED, STARTED
 from agent.model.failures import UpstreamError
+from agent.model.provider import OPENAI
 from agent.model.realtime_wire import FINISHED, STEERED
 from tests.agent.core import model_says
 from tests.agent.core.scripted_model import Pause, ScriptedModel
@@ -187,7 +188,7 @@ def test_a_thread_that_is_unloaded_knows_that_the_conversation_is_over(run, tmp_
                 await talk.start(**CALL)
                 await turn(talk.desktop, talk.thread_id, HELLO)
                 await talk.app.core.unload(talk.thread_id)
-                history = talk.app.core.resume(talk.thread_id).history
+                history = talk.app.core.resume(talk.thread_id, lambda name: OPENAI).history
                 assert (
                     history[-1]["content"][0]["text"] == f"<realtime_conversation>\n{ENDED}\n</realtime_conversation>"
                 )

@@ -240,8 +240,9 @@ def test_the_rest_of_what_is_done_to_threads(run, tmp_path):
                 await desktop.request("thread/inject_items", {**about, "items": [item]})
                 await turn(desktop, thread_id, HELLO)
                 assert item in model.requests[0].input
-                goal = (await desktop.request("thread/goal/set", {**about, "objective": "win"}))["goal"]
-                assert (goal["objective"], goal["status"]) == ("win", "active")
+                wanted = {**about, "objective": "win", "status": "paused"}
+                goal = (await desktop.request("thread/goal/set", wanted))["goal"]
+                assert (goal["objective"], goal["status"]) == ("win", "paused")
                 assert (await desktop.request("thread/goal/get", about))["goal"] == goal
                 assert (await desktop.request("thread/goal/clear", about)) == {"cleared": True}
                 git = await desktop.request("thread/metadata/update", {**about, "gitInfo": {"branch": "b"}})

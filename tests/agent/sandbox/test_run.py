@@ -2,16 +2,12 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import random
-import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +15,10 @@ import pytest
 from agent.sandbox.host import look, places
 from agent.sandbox.plan import Backend, Command, Options, SandboxPlan, SandboxUnavailable, plan
 from agent.sandbox.policy import resolve
-from agent.sandbox.run import TIMED_OUT, Runner
+from agent.sandbox.run import TIMED_OUT
 from agent.sandbox.state import state_directory
-from agent.sandbox.streams import Output
 from tests.agent.sandbox.policies import ENABLED, open_descriptors, profile
-from tests.loops import LOOPS, on_each_loop
+from tests.loops import on_each_loop
 
 POLICIES = {
     Backend.BUBBLEWRAP: (("read /", "write :project_roots"), {}),
@@ -33,21 +28,6 @@ POLICIES = {
 }
 on_each_backend = pytest.mark.parametrize("backend", list(POLICIES), ids=lambda backend: backend.value)
 ENVIRON = {"PATH": "/usr/bin:/bin"}
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    """A writable root that is to be empty again after each command."""
-    (tmp_path / "workspace").mkdir()
-    return tmp_path / "workspace"
-
-
-@pytest.fixture
-def runner():
-    """A runner, closed afterwards."""
-    runner = Runner()
-    yield runner
-    runner.close()
 
 
 def planner(workspace, backend, *argv):
@@ -193,123 +173,6 @@ def test_without_the_network_no_socket_can_be_made(run, runner, workspace, backe
     assert run(started(runner, planner(workspace, Backend.NONE, "/usr/bin/python3", "-c", attempt))).exit_code == 0
 
 
-# Streams
-
-
-@pytest.mark.parametrize(
-    ("limit", "head", "tail"), [(10, b"01234", b"56789"), (11, b"01234", b"456789"), (0, b"", b"")]
-)
-def test_of_too_much_output_the_beginning_and_the_end_are_kept(limit, head, tail):
-    output = Output(limit)
-    for _ in range(100_000):
-        output.write(b"0123456789")
-    assert output.kept() == head + tail
-    assert output.dropped == 1_000_000 - len(head + tail)
-    exact = Output(20)
-    exact.write(b"0123456789" * 2)
-    assert (exact.kept(), exact.dropped) == (b"0123456789" * 2, 0)
-
-
-@on_each_loop
-def test_each_stream_is_cut_by_itself_and_passed_on_whole(run, runner, workspace):
-    heard = {"stdout": bytearray(), "stderr": bytearray()}
-    script = "seq 1 200000; echo short >&2"
-    made = run(
-        started(
-            runner,
-            shell(workspace, script),
-            max_output_bytes=1000,
-            on_output=lambda stream, piece: heard[stream].extend(piece),
-        )
-    )
-    whole = b"".join(b"%d\n" % number for number in range(1, 200_001))
-    assert bytes(heard["stdout"]) == whole and heard["stderr"] == b"short\n"
-    assert made.stdout == whole[:500] + whole[-500:]
-    assert (made.dropped_stdout, made.stderr, made.dropped_stderr) == (len(whole) - 1000, b"short\n", 0)
-
-
-@on_each_loop
-@on_each_backend
-def test_stdin_is_what_is_given_and_nothing_otherwise(run, runner, workspace, backend):
-    megabyte = bytes(1_000_000)
-    assert run(started(runner, shell(workspace, "wc -c", backend), stdin=megabyte)).stdout.strip() == b"1000000"
-    assert run(started(runner, shell(workspace, "wc -c", backend), stdin=b"")).stdout.strip() == b"0"
-    nothing = run(started(runner, shell(workspace, "readlink /proc/self/fd/0", backend)))
-    assert nothing.stdout == b"/dev/null\n"
-
-
-def test_what_a_listener_raises_costs_it_nothing_of_the_result(runner, workspace):
-    def fail(_stream, _piece):
-        raise RuntimeError("the listener's own")
-
-    heard = []
-
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(str(context["exception"])))
-        return await started(runner, shell(workspace, "echo out"), on_output=fail)
-
-    assert asyncio.run(scenario()).stdout == b"out\n"
-    assert heard == ["the listener's own"]
-
-
-@on_each_loop
-@pytest.mark.parametrize("backend", [Backend.BUBBLEWRAP, Backend.LANDLOCK])
-def test_what_a_slow_listener_has_not_heard_when_the_command_ends_is_kept_all_the_same(run, runner, workspace, backend):
-    """What was still in the pipe half a second after the end was neither kept nor counted."""
-    big = "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * (1 << 20))"
-    heard = bytearray()
-
-    def hear(_stream, piece):
-        deadline = time.monotonic() + 0.08
-        while time.monotonic() < deadline:
-            pass
-        heard.extend(piece)
-
-    # Something that it leaves behind has the pipe, too, and never ends it.
-    script = f'/usr/bin/python3 -I -S -c "{big}"; sleep 5 &'
-    make_plan = shell(workspace, script, backend)
-    made = run(started(runner, make_plan, max_output_bytes=1 << 21, on_output=hear))
-    assert made.stdout == bytes(heard) == b"x" * (1 << 20)
-
-
-def test_a_command_that_does_not_read_its_stdin_ends_all_the_same(run, runner, workspace):
-    assert run(started(runner, shell(workspace, "exec <&-; exit 3"), stdin=bytes(1_000_000))).exit_code == 3
-
-
-@on_each_backend
-def test_the_environment_is_what_is_given_and_what_the_plan_adds(run, runner, workspace, backend):
-    environ = {"PATH": "/usr/bin:/bin", "GREETING": "good\nday"}
-    made = run(started(runner, planner(workspace, backend, "env", "-0"), environ=environ))
-    found = dict(pair.split("=", 1) for pair in made.stdout.decode().split("\0") if pair)
-    network = {} if backend is Backend.NONE else {"CODEX_SANDBOX_NETWORK_DISABLED": "1"}
-    # bubblewrap says where it went.
-    here = {"PWD": str(workspace)} if backend is Backend.BUBBLEWRAP else {}
-    assert found == {**environ, **network, **here}
-
-
-@on_each_backend
-def test_a_command_line_longer_than_a_pipe_is_started_too(run, runner, workspace, backend):
-    """The stage was told its plan by a pipe, which takes 64 KiB: a longer one stopped the whole agent."""
-    made = run(started(runner, planner(workspace, backend, "sh", "-c", "echo $#", *["x" * 1000] * 200)))
-    assert made.stdout == b"199\n"
-
-
-@on_each_backend
-def test_a_library_that_the_tools_environment_names_is_loaded_by_nothing_that_is_not_confined(
-    run, runner, workspace, backend
-):
-    """LD_PRELOAD of the model's choice ran in bubblewrap, and in the interpreter that confines itself.
-
-    The dynamic linker complains of an empty file: once for each program that starts with the variable.
-    """
-    (workspace / "planted.so").touch()
-    environ = {**ENVIRON, "LD_PRELOAD": str(workspace / "planted.so")}
-    made = run(started(runner, planner(workspace, backend, "env"), environ=environ))
-    assert f"LD_PRELOAD={environ['LD_PRELOAD']}" in made.stdout.decode().splitlines()
-    # The one is the command's own.
-    assert made.stderr.count(b"ERROR: ld.so") == 1
-
-
 # Time
 
 
@@ -389,241 +252,6 @@ def test_without_a_pid_namespace_it_lives_on_and_its_pipes_are_waited_for_only_a
     assert made.duration_s < 5
 
 
-# Given up again and again
-
-
-@pytest.fixture
-def slow_ends(monkeypatch):
-    """A bubblewrap whose init is killed does not notice for a third of a second: it goes on that much later."""
-    kill, waiting = os.kill, []
-
-    def kill_later(pid, number):
-        if number == signal.SIGCONT:
-            waiting.append(threading.Timer(0.3, kill, (pid, number)))
-            waiting[-1].start()
-        else:
-            kill(pid, number)
-
-    monkeypatch.setattr(os, "kill", kill_later)
-    yield
-    for timer in waiting:
-        timer.join()
-
-
-@on_each_loop
-@pytest.mark.parametrize("times", [1, 2, 5])
-def test_a_command_that_is_given_up_keeps_its_masks_until_its_sandbox_is_gone(run, runner, workspace, slow_ends, times):
-    """A second cancellation broke out of the wait: the placeholders went while the sandbox lived, a zombie stayed."""
-
-    async def scenario():
-        begun = asyncio.Event()
-        make_plan = shell(workspace, "echo begun; sleep 60")
-        task = asyncio.create_task(started(runner, make_plan, on_output=lambda *_: begun.set()))
-        await begun.wait()
-        for _ in range(times):
-            task.cancel()
-            await asyncio.sleep(0.01)
-            assert not task.done() and len(os.listdir(workspace)) == 4
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert our_bubblewraps() == [] and os.listdir(workspace) == []
-
-    run(scenario())
-
-
-@on_each_loop
-def test_a_command_whose_time_is_up_is_cleaned_up_also_if_it_is_then_given_up(run, runner, workspace, slow_ends):
-    async def scenario():
-        begun = asyncio.Event()
-        make_plan = shell(workspace, "echo begun; sleep 60")
-        task = asyncio.create_task(started(runner, make_plan, timeout_s=0.2, on_output=lambda *_: begun.set()))
-        await begun.wait()
-        (bubblewrap,) = our_bubblewraps()
-        (init,) = (os.pidfd_open(int(child)) for child in children_of(bubblewrap))
-        while not select.select([init], [], [], 0)[0]:
-            await asyncio.sleep(0)
-        os.close(init)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert our_bubblewraps() == [] and os.listdir(workspace) == []
-
-    run(scenario())
-
-
-@on_each_loop
-@pytest.mark.parametrize("plans_quickly", [True, False])
-def test_whenever_a_command_is_given_up_nothing_of_it_runs_on(run, runner, workspace, plans_quickly):
-    """From before bubblewrap has its init until the command runs: an orphan that was just made ran on for ever."""
-    moments = random.Random(3)
-    marker = f"64.{os.getpid()}{id(run)}"
-
-    async def scenario():
-        await started(runner, shell(workspace, "true"))
-        for _ in range(30):
-            task = asyncio.create_task(
-                started(runner, shell(workspace, f"sleep {marker}; :"), plans_quickly=plans_quickly)
-            )
-            await asyncio.sleep(moments.uniform(0, 0.008))
-            for _ in range(moments.randint(1, 3)):
-                task.cancel()
-                await asyncio.sleep(0)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert our_bubblewraps() == [] and os.listdir(workspace) == []
-        assert alive(marker) == []
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_when_the_loop_ends_all_its_tasks_what_they_hold_is_released(workspace, loop):
-    """It cancels what it finds, also what a task waits for; nobody then took the result of the planning."""
-    planning, go_on = threading.Event(), threading.Event()
-
-    def make_plan():
-        planning.set()
-        assert go_on.wait(10)
-        return shell(workspace, "true")()
-
-    async def scenario():
-        asyncio.create_task(started(runner, make_plan))  # noqa: RUF006 - its end is the loop's
-        running = asyncio.Event()
-        script = shell(workspace, "echo begun; sleep 60")
-        asyncio.create_task(started(runner, script, on_output=lambda *_: running.set()))  # noqa: RUF006 - the same
-        await running.wait()
-        await asyncio.to_thread(planning.wait, 10)
-        asyncio.get_running_loop().call_soon(go_on.set)
-
-    runner = Runner()
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as loops:
-        loops.run(scenario())
-    assert os.listdir(workspace) == [] and our_bubblewraps() == []
-    runner.close()
-
-
-@on_each_loop
-def test_two_cancellations_while_it_is_planned_leave_no_placeholder(run, runner, workspace):
-    planning, go_on = threading.Event(), threading.Event()
-
-    def make_plan():
-        planning.set()
-        assert go_on.wait(10)
-        return shell(workspace, "true")()
-
-    async def scenario():
-        task = asyncio.create_task(started(runner, make_plan))
-        await asyncio.to_thread(planning.wait, 10)
-        for _ in range(3):
-            task.cancel()
-            await asyncio.sleep(0)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert os.listdir(workspace) == []
-
-    run(scenario())
-
-
-def our_bubblewraps():
-    return [int(pid) for pid in our_children() if Path(f"/proc/{pid}/comm").read_text() == "bwrap\n"]
-
-
-# What is missing
-
-
-@on_each_loop
-def test_records_that_somebody_has_locked_do_not_stop_the_loop(run, runner, workspace):
-    """The lock was waited for on the loop, and with it everything else waited."""
-
-    async def scenario():
-        await started(runner, shell(workspace, "true"))
-        locked = os.open(f"{state_directory()}/launches.lock", os.O_RDONLY)
-        fcntl.flock(locked, fcntl.LOCK_EX)
-        loop = asyncio.get_running_loop()
-        task = asyncio.create_task(started(runner, shell(workspace, "true"), plans_quickly=True))
-        longest = 0.0
-        last = begun = loop.time()
-        while loop.time() < begun + 0.3:
-            await asyncio.sleep(0.005)
-            longest, last = max(longest, loop.time() - last), loop.time()
-        assert not task.done()
-        os.close(locked)
-        assert (await task).exit_code == 0
-        assert longest < 0.25
-
-    run(scenario())
-    assert os.listdir(workspace) == []
-
-
-@on_each_backend
-def test_without_descriptors_a_command_is_refused_and_nothing_leaks(run, runner, workspace, backend):
-    """At each of the places where one is opened."""
-
-    async def scenario():
-        await started(runner, shell(workspace, "true", backend))  # what it imports is not imported later
-        runner.close()
-        before = open_descriptors()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        ends = []
-        for room in range(30):
-            filled = []
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
-            try:
-                with contextlib.suppress(OSError):
-                    while True:
-                        filled.append(os.dup(0))
-                for descriptor in filled[:room]:
-                    os.close(descriptor)
-                task = started(runner, shell(workspace, "echo ran", backend), plans_quickly=True)
-                with contextlib.suppress(SandboxUnavailable):
-                    ends.append((await task).stdout)
-            finally:
-                for descriptor in filled[room:]:
-                    os.close(descriptor)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            runner.close()
-            assert open_descriptors() == before and our_bubblewraps() == [], room
-            assert os.listdir(workspace) == [], room
-        assert ends[-1] == b"ran\n" and len(ends) < 29
-        # What could be run was run as it should.
-        assert set(ends) <= {b"ran\n", b""}
-
-    run(scenario())
-
-
-@on_each_backend
-@pytest.mark.parametrize("word", ["a\0b", "\ud800"])
-def test_what_no_process_can_be_given_is_an_error_of_ours(run, runner, workspace, backend, word):
-    confines_itself = backend in (Backend.SECCOMP, Backend.LANDLOCK)
-    for make_plan, environ in (
-        (planner(workspace, backend, "echo", word), None),
-        (planner(workspace, backend, word), None),
-        (planner(workspace, backend, "env"), {**ENVIRON, "NAME": word}),
-    ):
-        if confines_itself:
-            made = run(started(runner, make_plan, environ=environ))
-            assert made.exit_code == 101 and b"Failed to execvp" in made.stderr and b"Traceback" not in made.stderr
-        else:
-            with pytest.raises(SandboxUnavailable, match=r"cannot be started.*(null|surrogates)"):
-                run(started(runner, make_plan, environ=environ))
-    assert os.listdir(workspace) == []
-
-
-@on_each_loop
-def test_what_is_done_after_the_outcome_is_told_is_done_soon(run, runner, workspace):
-    """Most of the removal of a directory is; until then a descriptor is kept for each."""
-
-    async def scenario():
-        await started(runner, shell(workspace, "true"))
-        kept = {name for name in open_descriptors() if "(deleted)" in name and str(workspace) in name}
-        assert len(kept) == 4 and os.listdir(workspace) == []
-        while kept & open_descriptors():
-            await asyncio.sleep(0)
-
-    run(scenario())
-
-
 # Many
 
 
@@ -659,7 +287,8 @@ AGENT = """
 import asyncio, os, signal, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from tests.agent.sandbox.test_run import Runner, shell, started
+from agent.sandbox.run import Runner
+from tests.agent.sandbox.test_run import shell, started
 
 async def main():
     make_plan = shell(Path({workspace!r}), "echo begun; sleep 60")

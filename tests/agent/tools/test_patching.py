@@ -49,6 +49,24 @@ def test_a_long_patch_is_done_too(run, tmp_path):
     run(scenario())
 
 
+def test_of_a_thread_only_the_changes_of_the_turn_at_work_are_kept(run, tmp_path):
+    """The files of all its turns were, as they had been before and after, as long as the thread was loaded."""
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            for number in range(3):
+                bench.turn_id = f"turn-{number}"
+                for name in ("a", "b"):
+                    await bench.patch(f"*** Begin Patch\n*** Add File: {name}{number}\n+{number}\n*** End Patch\n")
+            _, kept = bench.kept["diffs"]
+            assert sorted(os.path.basename(path) for path in kept) == ["a2", "b2"]
+            assert not any("turn-0" in repr(one) for one in bench.kept.items())
+            diffs = [params["diff"] for method, params in bench.told if method == "turn/diff/updated"]
+            assert [diff.count("diff --git") for diff in diffs] == [1, 2, 1, 2, 1, 2]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("answer", "applied"),
     [
@@ -64,23 +82,6 @@ def test_a_long_patch_is_done_too(run, tmp_path):
     ],
     ids=str,
 )
-def test_of_a_thread_only_the_changes_of_the_turn_at_work_are_kept(run, tmp_path):
-    """The files of all its turns were, as they had been before and after, as long as the thread was loaded."""
-
-    async def scenario():
-        async with Workbench(tmp_path) as bench:
-            for number in range(3):
-                bench.turn_id = f"turn-{number}"
-                for name in ("a", "b"):
-                    await bench.patch(f"*** Begin Patch\n*** Add File: {name}{number}\n+{number}\n*** End Patch\n")
-            kept = repr(bench.kept)
-            assert all(f"{name}2" in kept and f"{name}1" not in kept for name in ("a", "b"))
-            diffs = [params["diff"] for method, params in bench.told if method == "turn/diff/updated"]
-            assert [diff.count("diff --git") for diff in diffs] == [1, 2, 1, 2, 1, 2]
-
-    run(scenario())
-
-
 def test_outside_of_the_workspace_a_patch_needs_a_clear_yes(run, tmp_path, answer, applied):
     async def scenario():
         async with Workbench(tmp_path, answers=[answer]) as bench:

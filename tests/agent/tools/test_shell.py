@@ -264,3 +264,17 @@ def test_a_directory_that_is_not_there_is_an_output(run, tmp_path):
 
 async def write(bench, **given):
     return (await bench.call("write_stdin", json.dumps(given))).content
+
+
+def test_a_command_is_shown_where_it_runs(run, tmp_path):
+    """It was shown in the thread's directory; an approval too."""
+
+    async def scenario():
+        async with Workbench(tmp_path, answers=[{"decision": "accept"}]) as bench:
+            (bench.cwd / "sub").mkdir()
+            assert output_of(await bench.command("pwd", workdir="sub", **ESCALATED)) == f"{bench.cwd}/sub\n"
+            ((_, params),) = bench.asked
+            shown = [params, *bench.items("item/started"), *bench.items("item/completed")]
+            assert {one["cwd"] for one in shown} == {f"{bench.cwd}/sub"}
+
+    run(scenario())

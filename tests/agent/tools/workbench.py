@@ -25,10 +25,21 @@ class Workbench:
     Args:
         answers: What the client says to each question: a value, or an exception that is raised.
         grants: The model may ask for permissions.
+        environment, environ, config: Of the confinement; `environ` is laid over ours.
     """
 
     def __init__(
-        self, directory, *, mode="workspace-write", policy="on-request", answers=(), dynamic_tools=(), grants=False
+        self,
+        directory,
+        *,
+        mode="workspace-write",
+        policy="on-request",
+        answers=(),
+        dynamic_tools=(),
+        grants=False,
+        environment=None,
+        environ=None,
+        config=None,
     ):
         self.directory = directory
         self.cwd = directory / "project"
@@ -49,13 +60,13 @@ class Workbench:
             dynamic_tools=list(dynamic_tools),
         )
         self.told, self.asked, self.waited_for = [], [], []
-        self.kept, self.turn_id = {}, "turn-1"
+        self.kept, self.turn_id, self.goals = {}, "turn-1", None
         self._answers = iter(answers)
         self._numbers = itertools.count()
         self.runner = Runner()
-        environ = {**os.environ, "HOME": str(directory / "user"), "SHELL": "/bin/sh"}
+        environ = {**os.environ, "HOME": str(directory / "user"), "SHELL": "/bin/sh"} | (environ or {})
         self.confinement = confinement = Confinement(
-            ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ
+            environment or ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ, config or {}
         )
         patching = Patching(self.runner, confinement)
         shell = Shell(self.runner, confinement, patching, additional=grants)
