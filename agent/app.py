@@ -182,13 +182,12 @@ class App:
 
     def _build_core(self) -> Methods:
         from agent.auth import Auth
-        from agent.core.running import ModelFacts
         from agent.core.session import Core
         from agent.core.store import Store
         from agent.model.client import ModelClient
         from agent.model.http import HttpClient
         from agent.model.models import Models
-        from agent.parts import make_tools, other_methods
+        from agent.parts import facts_of, make_tools, other_methods
         from agent.rpc.idle_threads import IdleThreads
         from agent.rpc.methods import AgentMethods
         from agent.rpc.realtime_methods import RealtimeMethods
@@ -205,13 +204,9 @@ class App:
             environ=os.environ,
         )
 
-        def facts(slug: str) -> ModelFacts:
-            model = models.known.find(slug)
-            return ModelFacts(model.default_effort, model.usable_window)
-
         self._core = Core(
             open_session=client.session,
-            facts=facts,
+            facts=facts_of(models, self._config),
             publish=self._connections.publish,
             installation_id=self._installation_id,
             ask=self._connections.questions.ask,

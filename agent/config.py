@@ -43,6 +43,9 @@ class WorkspaceWrite(BaseModel):
     exclude_slash_tmp: bool = False
 
 
+_Tokens = Annotated[int, Field(gt=0)]
+
+
 class ThreadConfig(BaseModel):
     """The keys that shape a new thread; names as in config.toml."""
 
@@ -55,6 +58,8 @@ class ThreadConfig(BaseModel):
     approval_policy: Annotated[Any, BeforeValidator(_approval_policy)] = "on-request"
     sandbox_mode: Literal["read-only", "workspace-write", "danger-full-access"] | None = None
     sandbox_workspace_write: WorkspaceWrite = WorkspaceWrite()
+    model_context_window: _Tokens | None = None
+    model_auto_compact_token_limit: _Tokens | None = None
     service_tier: str | None = None
     project_doc_max_bytes: Annotated[int, Field(ge=0)] | None = None
     project_doc_fallback_filenames: list[str] | None = None

@@ -1,5 +1,6 @@
 """Parts that the app-server is built of: the tools, and the methods beside threads and turns."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 from agent.auth import Auth
 from agent.core.goals import are_wanted
+from agent.core.surroundings import ModelFacts
 from agent.core.tooling import ToolBox
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import Unavailable
 from agent.model.http import HttpClient
+from agent.model.models import Models
 from agent.providers import without_secrets
 from agent.rpc.command_methods import CommandMethods
 from agent.rpc.config_methods import ConfigMethods
@@ -34,6 +37,23 @@ from agent.tools.toolbox import Tools
 
 # () -> (host:port of our proxy, loopback ports that stamp, directories of our certificates): what no tool may have.
 OwnProxy = Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
+
+
+def facts_of(models: Models, config: dict[str, Any]) -> Callable[[str], ModelFacts]:
+    """What turns need to know of a model by its name: the service's word, and over it the user's."""
+    window, limit = (_tokens(config, key) for key in ("model_context_window", "model_auto_compact_token_limit"))
+
+    def facts(slug: str) -> ModelFacts:
+        model = models.known.find(slug)
+        model = model if window is None else dataclasses.replace(model, window=window)
+        return ModelFacts(model.default_effort, model.usable_window, limit)
+
+    return facts
+
+
+def _tokens(config: dict[str, Any], key: str) -> int | None:
+    value = config.get(key)
+    return value if type(value) is int and value > 0 else None  # what is wrong is told when a thread begins
 
 
 def make_tools(config: dict[str, Any], own_proxy: OwnProxy, home: str) -> tuple[Runner, ToolBox]:

@@ -112,13 +112,14 @@ def _text(item: Item) -> str:
     return str(first.get("text", "")) if isinstance(first, dict) else ""
 
 
-def is_full(tokens: int, window: int) -> bool:
+def is_full(tokens: int, window: int, limit: int | None = None) -> bool:
     """Whether a context of this many tokens is to be compacted before it grows further.
 
     Args:
         window: What clients are told, which is 95% of the model's; the bound is at 90% of the model's.
+        limit: The user's own bound, if he wants a lower one.
     """
-    return tokens * 19 >= window * 18
+    return tokens * 19 >= window * 18 or (limit is not None and tokens >= limit)
 
 
 def estimated_tokens(items: Sequence[Item]) -> int:

@@ -211,13 +211,15 @@ class Running:
             self._perform_now(self._turn.receive(Steered([], item, None), now_ms()))
 
     def _new_turn(self, content: list[dict[str, Any]], item: Item, client_id: str | None, **more: Any) -> Turn:
+        facts = self._around.facts(self.thread.model)
         return Turn(
             id=self._around.new_id(),
             thread=self.thread,
             content=content,
             item=item,
             client_id=client_id,
-            window=self._around.facts(self.thread.model).usable_window,
+            window=facts.usable_window,
+            compaction_limit=facts.compaction_limit,
             retries=self.thread.provider.stream_retries,
             new_id=self._around.new_id,
             **more,

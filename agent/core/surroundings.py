@@ -51,10 +51,16 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a turn needs to know of its model."""
+    """What a turn needs to know of its model.
+
+    Args:
+        usable_window: Tokens of input that clients are told it has.
+        compaction_limit: Tokens at which the user wants a thread to be compacted, if he has said so.
+    """
 
     default_effort: str
     usable_window: int
+    compaction_limit: int | None = None
 
 
 class ThreadNotFound(LookupError):

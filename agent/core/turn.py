@@ -62,6 +62,7 @@ class Turn:
         content: The user's input as the client sent it, for its userMessage item; without any there is none.
         item: The same as a Responses item.
         window: Tokens of input that clients are told the model has.
+        compaction_limit: Tokens at which the user wants the thread to be compacted, if he has said so.
         retries: How often a broken stream is retried on each transport.
         new_id: Makes the next identifier.
         compacts: The user wants the thread compacted, and nothing else.
@@ -78,6 +79,7 @@ class Turn:
         item: Item,
         client_id: str | None,
         window: int,
+        compaction_limit: int | None = None,
         retries: int,
         new_id: Callable[[], str],
         compacts: bool = False,
@@ -91,6 +93,7 @@ class Turn:
         self._thread = thread
         self._inputs = [Steered(content, item, client_id)] if content else []
         self._window = window
+        self._compaction_limit = compaction_limit
         self._retries = retries
         self._new_id = new_id
         self._attempts = 0
@@ -138,8 +141,7 @@ class Turn:
         self._started_ms = now_ms
         self._thread.status = "active"
         status = {"threadId": self._thread.id, "status": {"type": "active", "activeFlags": []}}
-        full = is_full(self._thread.context_tokens, self._window)
-        compacts = self._compacts or full or self._former_model is not None
+        compacts = self._compacts or self._is_full() or self._former_model is not None
         started = {"threadId": self._thread.id, "turn": turn_wire(self.id, "inProgress", started_ms=now_ms)}
         told: list[TurnCommand] = [Notify("thread/status/changed", status), Notify("turn/started", started)]
         if self.of_user:
@@ -307,6 +309,9 @@ class Turn:
 
     # Compaction
 
+    def _is_full(self) -> bool:
+        return is_full(self._thread.context_tokens, self._window, self._compaction_limit)
+
     def _compact(self, now_ms: int) -> list[TurnCommand]:
         self._compaction = Compaction(self._new_id(), now_ms, in_words=not self._thread.provider.compacts)
         started = self._about(item=self._compaction.wire(None), startedAtMs=now_ms)
@@ -368,7 +373,7 @@ class Turn:
         if self._calls or self._inputs:
             commands += self._record_outputs()
             # One that has just been did not help: the service says itself when there is no more room.
-            full = is_full(self._thread.context_tokens, self._window) and not self._just_compacted
+            full = self._is_full() and not self._just_compacted
             self._just_compacted = False
             return [*commands, *(self._compact(now_ms) if full else [*self._take_inputs(now_ms), Sample()])]
         if self._last_message is not None:  # without one there is nothing to read (observed)

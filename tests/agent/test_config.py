@@ -96,6 +96,8 @@ def test_an_approval_policy_is_a_name_or_a_granular_table(policy):
         ({"model_reasoning_summary": True}, "model_reasoning_summary is True: "),
         ({"sandbox_mode": "off"}, "sandbox_mode is 'off': "),
         ({"service_tier": 1}, "service_tier is 1: "),
+        ({"model_context_window": 0}, "model_context_window is 0: "),
+        ({"model_auto_compact_token_limit": "many"}, "model_auto_compact_token_limit is 'many': "),
         ({"approval_policy": "granular"}, "approval_policy is 'granular': .*untrusted, on-request or never"),
         ({"approval_policy": {"granular": 5}}, "approval_policy is "),
         ({"approval_policy": None}, "approval_policy is None: "),

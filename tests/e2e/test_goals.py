@@ -51,7 +51,8 @@ def test_a_goal_survives_a_kill_and_goes_on_when_the_thread_is_resumed(tmp_path)
                 await desktop.initialize()
                 thread_id = (await desktop.request("thread/start", {"cwd": str(here.home)}))["thread"]["id"]
                 await desktop.request("thread/goal/set", {"threadId": thread_id, "objective": "win"})
-                await desktop.wait_for("turn/started", 2)
+                await desktop.wait_for("turn/completed")
+                await desktop.wait_for("item/agentMessage/delta", 2)  # of the second turn
                 desktop.process.send_signal(signal.SIGKILL)
                 await desktop.gone.wait()
             here.upstream.answers = Answers(REACHED[1:])

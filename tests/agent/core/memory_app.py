@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth, PostJson
-from agent.core.running import ModelFacts, ModelSession
+from agent.core.running import ModelSession
 from agent.core.session import Core
 from agent.core.store import Store
 from agent.core.tooling import NoTools, ToolBox
@@ -20,6 +20,7 @@ from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken
 from agent.model.models import Models
 from agent.model.provider import Provider
+from agent.parts import facts_of
 from agent.rpc.handshake import PROTOCOL_VERSION, Identity
 from agent.rpc.idle_threads import IdleThreads
 from agent.rpc.methods import AgentMethods
@@ -125,13 +126,9 @@ class MemoryApp:
         self._identity: ClientIdentity | None = None
         models: Any = Models(ORIGIN, self.auth, NoNetwork(listed), self.client_identity)  # type: ignore[arg-type]
 
-        def facts(slug: str) -> ModelFacts:
-            model = models.known.find(slug)
-            return ModelFacts(model.default_effort, model.usable_window)
-
         self.core = Core(
             open_session=open_session,
-            facts=facts,
+            facts=facts_of(models, config or {}),
             publish=self.connections.publish,
             installation_id=INSTALLATION,
             ask=self.connections.questions.ask,

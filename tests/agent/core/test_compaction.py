@@ -81,6 +81,20 @@ def test_a_context_is_full_at_nine_tenths_of_the_models_window():
     assert is_full(FULL.total, WINDOW) and not is_full(NEARLY.total, WINDOW)
 
 
+def test_the_users_own_bound_counts_if_it_is_lower():
+    assert is_full(1_000, WINDOW, 1_000) and not is_full(999, WINDOW, 1_000)
+    assert is_full(FULL.total, WINDOW, WINDOW * 2)
+
+
+def test_a_turn_compacts_first_where_the_user_wants_it_to():
+    def said_first(**limit):
+        thread = new_thread(history=[CONTEXT, USER_SAID], context_tokens=1_000)
+        return [one.params["item"]["type"] for one in playing(new_turn(thread, **limit), START)[2:3]]
+
+    assert said_first(compaction_limit=1_000) == ["contextCompaction"]
+    assert said_first(compaction_limit=1_001) == ["userMessage"]
+
+
 def test_an_image_counts_for_what_it_is_worth_and_not_for_its_bytes():
     image = {"type": "input_image", "image_url": "data:image/png;base64," + "x" * 4_000_000}
 
