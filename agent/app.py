@@ -26,6 +26,7 @@ from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, RequestFailed
 from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods
 from agent.settings import ProxySettings
+from agent.unknown_keys import notice_of_unknown
 
 if TYPE_CHECKING:
     from agent.auth import Auth
@@ -82,6 +83,7 @@ class App:
         self._config = config
         self._config_problem: str | None = None
         self._config_warning: dict[str, Any] | None = None
+        self._notice = notice_of_unknown(config, flags or {}, config_path(home))
         if broken is not None:
             logger.warning("%s; no thread can start until it is mended", broken)
             self._config_problem = str(broken)
@@ -222,6 +224,7 @@ class App:
             auth=auth,
             config=self._config,
             config_problem=self._config_problem,
+            config_notice=self._notice,
             origin=self._origin,
             originator=lambda: self._client_identity().originator,
             models=models,
@@ -332,6 +335,8 @@ class App:
         }
         if self._config_warning is not None:
             connection.notify("configWarning", self._config_warning)
+        if self._notice is not None:
+            connection.notify("configWarning", {"summary": self._notice, "details": None})
         connection.notify("remoteControl/status/changed", status)
         self._load()
 

@@ -77,7 +77,7 @@ def request_of(
         summary=None if thread.summary == "none" else thread.summary,
         verbosity=thread.verbosity,
         output_schema=schema,
-        service_tier=thread.service_tier,
+        service_tier=None if thread.service_tier == "default" else thread.service_tier,
         generate=generate,
         turn_state=state,
     )

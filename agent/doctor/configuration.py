@@ -24,6 +24,7 @@ class ConfigFacts:
         content: As plain data; empty if there is a problem.
         ignored: Sentences about what looks like a setting of ours and is none.
         settings: None where they cannot be used, with `setting_problem` saying why.
+        unknown: Keys that nobody knows, and that are ignored.
         thread_problem: Why our app-server starts no thread with it; empty if it does.
         port_taken: Somebody listens on the port that is set for the proxy.
     """
@@ -36,6 +37,7 @@ class ConfigFacts:
     ignored: tuple[str, ...] = ()
     settings: ProxySettings | None = None
     setting_problem: str = ""
+    unknown: tuple[str, ...] = ()
     thread_problem: str = ""
     port_taken: bool = False
 
@@ -51,6 +53,10 @@ def config_findings(facts: ConfigFacts, hosts: Sequence[str]) -> list[Finding]:
         place = looked_at if facts.position is None else f"{looked_at} line {facts.position[0]}"
         return [Topic.HOME.problem(place, facts.problem, "mend the file; nothing of it is read")]
     found = [Topic.HOME.warning(looked_at, sentence, "rename it, or take it out") for sentence in facts.ignored]
+    if facts.unknown:
+        names = ", ".join(f"`{name}`" for name in facts.unknown)
+        advice = "look for misspelt keys; neither countersign nor Codex knows these"
+        found.append(Topic.HOME.warning(looked_at, f"ignored: {names}", advice))
     if facts.setting_problem:
         advice = "mend the setting; countersign does not start with it"
         found.append(Topic.HOME.problem("proxy settings", facts.setting_problem, advice))

@@ -27,6 +27,7 @@ from agent.doctor.trust import TRUST_FILES, TrustFile, holds_private_key, pem_ce
 from agent.doctor.versions import Program, VersionFacts
 from agent.home import ConfigBroken, HomeError, config_path, load_config, override_config, position_of_key
 from agent.settings import Config, ProxySettings, SettingError, ignored_settings, proxy_settings
+from agent.unknown_keys import unknown_keys
 
 # Of a file at most so much is read, in bytes; a bundle of all public roots has a quarter of a MiB.
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -207,6 +208,7 @@ def config_facts(home: str | None, environ: Mapping[str, str], overrides: Sequen
         ignored=tuple(ignored_settings(environ, config)),
         settings=settings,
         setting_problem=setting_problem,
+        unknown=tuple(unknown_keys(content)),
         thread_problem=_thread_problem(home, content),
         port_taken=settings is not None and settings.port != 0 and _is_taken(settings.port),
     )

@@ -28,6 +28,7 @@ class Model:
     Args:
         efforts: Reasoning efforts it takes, weakest first.
         window: Context window in tokens.
+        tiers: Service tiers that it is offered in besides those of every model.
     """
 
     slug: str
@@ -38,6 +39,7 @@ class Model:
     window: int = DEFAULT_WINDOW
     hidden: bool = False
     upgrade: str | None = None
+    tiers: tuple[str, ...] = ("priority",)
 
     @property
     def usable_window(self) -> int:
@@ -45,6 +47,7 @@ class Model:
         return self.window * USABLE_PERCENT // 100
 
 
+_TIERS_OF_ALL = ("flex", "default")
 _TO_XHIGH = ("low", "medium", "high", "xhigh")
 _TO_MAX = (*_TO_XHIGH, "max")
 _TO_ULTRA = (*_TO_MAX, "ultra")
@@ -76,6 +79,15 @@ class Catalog:
         models = [model for entry in listed if (model := _listed(entry)) is not None]
         return cls(models) if models else None
 
+    def lists(self, slug: str) -> bool:
+        """Whether the model is one of those that are offered."""
+        return any(model.slug == slug for model in self.models)
+
+    def has_tier(self, slug: str, tier: str) -> bool:
+        """Whether a service tier may be asked for with the model; another is left out, as in the original."""
+        offered = self.find(slug).tiers if self.lists(slug) else ()
+        return tier in _TIERS_OF_ALL or tier in offered
+
     def find(self, slug: str) -> Model:
         """The model; one that is not listed is taken as it is, with usual properties: the service decides."""
         for model in self.models:
@@ -106,7 +118,14 @@ def _listed(entry: Any) -> Model | None:
         default_effort=default if isinstance(default, str) else "medium",
         window=window if type(window) is int and window > 0 else DEFAULT_WINDOW,
         hidden=entry.get("visibility", "list") != "list",
+        tiers=_tiers(entry),
     )
+
+
+def _tiers(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Those that the service names; where it names none, what all models had that were seen."""
+    named = [tier.get("id") for tier in _list(entry.get("service_tiers")) if isinstance(tier, dict)]
+    return tuple(tier for tier in named if isinstance(tier, str)) or ("priority",)
 
 
 def _list(value: Any) -> list[Any]:

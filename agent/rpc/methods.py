@@ -14,7 +14,7 @@ from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
 from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
 from agent.home import laid_over
-from agent.model.catalog import EFFORTS, Model
+from agent.model.catalog import EFFORTS, Catalog, Model
 from agent.model.models import Models
 from agent.providers import needs_sign_in
 from agent.rpc.compaction_methods import CompactionMethods
@@ -36,6 +36,7 @@ class AgentMethods:
     Args:
         config: config.toml with the overrides, as plain data.
         config_problem: Why no thread can start until config.toml is mended; None where it is in order.
+        config_notice: What is ignored of it, for those who begin a thread; None for nothing.
         origin: The ChatGPT origin.
     """
 
@@ -47,11 +48,13 @@ class AgentMethods:
         auth: Auth,
         config: dict[str, Any],
         config_problem: str | None,
+        config_notice: str | None = None,
         origin: str,
         originator: Callable[[], str],
         models: Models,
         now_s: Callable[[], int],
     ) -> None:
+        self._config_notice = config_notice
         self._core = core
         self._connections = connections
         self._auth = auth
@@ -161,7 +164,6 @@ class AgentMethods:
             effort=defaults.effort,
             summary=defaults.summary,
             verbosity=defaults.verbosity or "low",
-            service_tier=_tier(params.service_tier or defaults.service_tier),
             ephemeral=params.ephemeral,
             source=params.thread_source,
             dynamic_tools=params.dynamic_tools,
@@ -171,16 +173,30 @@ class AgentMethods:
         if sandbox is None and profile != READ_ONLY:
             assign(thread, profile, config)
         instructions = await self._core.instructions(thread)
+        warnings = [] if self._config_notice is None else [self._config_notice]
+        warnings += instructions.warnings
+        tier = _tier(params.service_tier or defaults.service_tier)
+        if tier is not None:
+            catalog = await self._catalog(thread.model)
+            thread.service_tier = tier if catalog.has_tier(thread.model, tier) else None
+            if thread.service_tier is None:
+                text = f"is not advertised as supported for model `{thread.model}` and will be omitted from requests."
+                warnings.append(f"Configured service tier `{tier}` {text}")
         self._core.add(thread)
         self._connections.subscribe(thread.id, connection)
 
         def then() -> None:
             self._connections.broadcast("thread/started", {"thread": thread.wire()})
-            for warning in instructions.warnings:
+            for warning in warnings:
                 self._connections.publish(thread.id, "warning", {"threadId": thread.id, "message": warning})
             self._core.prewarm(thread.id)
 
         return Answer(thread.settings_wire(list(instructions.sources)), then)
+
+    async def _catalog(self, slug: str) -> Catalog:
+        """The models that are known; the service is asked first for one that ours does not list."""
+        known = self._models.known
+        return known if known.lists(slug) or not needs_sign_in(self._config) else await self._models.ask()
 
     async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
         """What config.toml and the request's `config` say, if anything."""
@@ -205,6 +221,11 @@ class AgentMethods:
         check_length(params.input)
         check_combined(params.permissions, params.sandbox_policy, "sandboxPolicy")
         check_environments(params.environments)
+        model = params.model or thread.model
+        if not (await self._catalog(model)).lists(model):
+            text = "Defaulting to fallback metadata; this can degrade performance and cause issues."
+            warning = {"threadId": thread.id, "message": f"Model metadata for `{model}` not found. {text}"}
+            self._connections.publish(thread.id, "warning", warning)
         if params.permissions is not None:  # once for nothing: it may be no profile
             assign(copy.copy(thread), params.permissions, self._config)
         item = await user_message(params.input)
@@ -271,7 +292,8 @@ class AgentMethods:
         if params.summary is not None:
             thread.summary = params.summary
         if params.service_tier is not None:
-            thread.service_tier = _tier(params.service_tier)
+            tier = _tier(params.service_tier)
+            thread.service_tier = tier if tier and self._models.known.has_tier(thread.model, tier) else None
 
     def _thread(self, given_id: str) -> Thread:
         """The thread that a client means, or the error it gets."""

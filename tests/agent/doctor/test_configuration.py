@@ -73,3 +73,8 @@ def test_what_looks_like_a_setting_is_passed_on_and_settings_that_cannot_be_used
 def test_a_key_that_no_thread_starts_with_is_a_warning():
     (finding,) = findings(thread_problem="line 2: model is 5")
     assert finding.level is Level.WARNING and "app-server" in finding.advice
+
+
+def test_keys_that_nobody_knows_are_a_warning_that_names_them():
+    (finding,) = findings(unknown=("modle", "tui_x"))
+    assert finding.level is Level.WARNING and "`modle`, `tui_x`" in finding.found

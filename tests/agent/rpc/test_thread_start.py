@@ -176,3 +176,43 @@ def test_a_new_thread_is_told_to_everybody_and_its_turns_only_to_who_started_it(
             assert {one["method"] for one in other.notifications} == {"thread/started", "thread/status/changed"}
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("model", "tier", "counts"),
+    [
+        *[("gpt-5.5", tier, tier) for tier in ("priority", "flex", "default")],
+        ("gpt-5.5", "fast", "priority"),
+        ("gpt-5.5", "turbo", None),
+        ("nobody-s", "flex", "flex"),
+        ("nobody-s", "priority", None),
+    ],
+)
+def test_a_service_tier_that_the_model_is_not_offered_in_is_left_out_and_told(run, tmp_path, model, tier, counts):
+    """Observed; the service was sent whatever stood there."""
+
+    async def scenario():
+        async with app_and_desktop(tmp_path, ScriptedModel()) as (_, desktop):
+            answer = await desktop.request("thread/start", {"cwd": "/work", "model": model, "serviceTier": tier})
+            assert answer["serviceTier"] == counts
+            if counts is None:
+                told = (await desktop.wait_for("warning"))["message"]
+                text = f"is not advertised as supported for model `{model}` and will be omitted from requests."
+                assert told == f"Configured service tier `{tier}` {text}"
+
+    run(scenario())
+
+
+def test_a_turn_of_a_model_that_nobody_lists_is_warned_of(run, tmp_path):
+    async def scenario():
+        answers = [model_says.answer("Done.", item_id=one) for one in ("msg-1", "msg-2")]
+        async with app_and_desktop(tmp_path, ScriptedModel(*answers)) as (_, desktop):
+            thread_id = await start(desktop, cwd=str(tmp_path), model="nobody-s")
+            await turn(desktop, thread_id, HELLO)
+            told = await desktop.wait_for("warning")
+            assert told["message"] == (
+                "Model metadata for `nobody-s` not found. Defaulting to fallback metadata; this can degrade "
+                "performance and cause issues."
+            )
+
+    run(scenario())

@@ -159,8 +159,8 @@ def test_when_it_has_been_started_it_is_in_a_session_of_its_own_with_none_of_our
         (pid,) = children(launcher.pid)
         assert os.getsid(pid) == pid
         deadline = time.monotonic() + 5
-        while len(os.listdir(f"/proc/{pid}/fd")) > 3 and time.monotonic() < deadline:
-            os.sched_yield()  # the shell is just loading its libraries
+        while Path(f"/proc/{pid}/stat").read_text().split()[2] != "S" and time.monotonic() < deadline:
+            os.sched_yield()  # the shell is still loading its libraries
         opened = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
         assert opened.keys() == {"0", "1", "2"} and opened["1"] == opened["2"] == os.devnull
         launcher.communicate()
