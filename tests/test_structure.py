@@ -87,6 +87,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "agent.recording_options": ((), ()),
     "agent.exec_events": ((), ()),
     "agent.loading": ((), ()),
+    "agent.unknown_keys": ((), ()),
     "agent.bypass": (("proxy.capture.proof", "proxy.scope"), ("psutil",)),
     "agent.commands": (EVERYTHING, ("uvloop", "rich")),
     "agent.cli": (EVERYTHING, ()),

@@ -205,8 +205,7 @@ def test_a_service_tier_that_the_model_is_not_offered_in_is_left_out_and_told(ru
 
 def test_a_turn_of_a_model_that_nobody_lists_is_warned_of(run, tmp_path):
     async def scenario():
-        answers = [model_says.answer("Done.", item_id=one) for one in ("msg-1", "msg-2")]
-        async with app_and_desktop(tmp_path, ScriptedModel(*answers)) as (_, desktop):
+        async with app_and_desktop(tmp_path, ScriptedModel(model_says.answer("Done."))) as (_, desktop):
             thread_id = await start(desktop, cwd=str(tmp_path), model="nobody-s")
             await turn(desktop, thread_id, HELLO)
             told = await desktop.wait_for("warning")
