@@ -31,6 +31,9 @@ SHOWN = frozenset(
 _ADDRESSES = frozenset({":path", "location", "origin", "referer"})
 _SHOWN_OF_ADDRESS = re.compile(rb"(?![^?#]*(?://|:)[^/?#]*@)[^?#]*")
 MAX_VALUE_BYTES = 2048
+# Of headers that may be shown anyway: how many are remembered, and how long ones.
+_MOST_REMEMBERED = 512
+_REMEMBERED_BYTES = 256
 
 
 class Redactor:
@@ -42,6 +45,8 @@ class Redactor:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        # Headers that may be shown, and how: most are the same from request to request.
+        self._shown: dict[tuple[bytes, bytes], tuple[str, str]] = {}
 
     @classmethod
     def random(cls) -> Self:
@@ -58,7 +63,16 @@ class Redactor:
 
     def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
         """Names as they were spelled, in order, with values that may be shown. Both are visible ASCII."""
-        return tuple((_visible(name), self._value(name.decode("latin-1").lower(), value)) for name, value in fields)
+        return tuple(self._shown.get(field) or self._header(*field) for field in fields)
+
+    def _header(self, name: bytes, value: bytes) -> tuple[str, str]:
+        lower = name.decode("latin-1").lower()
+        header = _visible(name), self._value(lower, value)
+        if lower in SHOWN and len(value) <= _REMEMBERED_BYTES and header[1] == value.decode("latin-1"):
+            if len(self._shown) >= _MOST_REMEMBERED:
+                self._shown.clear()
+            self._shown[name, value] = header
+        return header
 
     def _value(self, name: str, value: bytes) -> str:
         # For some readers a folded line is a header of its own, and so maybe a secret one.

@@ -94,3 +94,13 @@ def test_a_value_of_any_length_is_bounded():
 
 def test_the_key_is_not_in_the_repr():
     assert repr(Redactor(b"k" * 32)) == "Redactor(...)"
+
+
+def test_what_is_remembered_from_request_to_request_is_shown_alike_bounded_and_no_secret():
+    redactor = Redactor(KEY)
+    fields = [(b"Server", b"nginx"), (b"Authorization", b"Bearer canary"), (b"Host", b"a\r\nCookie: canary")]
+    assert redactor.headers(fields) == redactor.headers(fields) == Redactor(KEY).headers(fields)
+    for number in range(5000):
+        redactor.headers([(b"x-request-id", b"%d" % number)])
+    remembered = str(vars(redactor))
+    assert "x-request-id" in remembered and "canary" not in remembered and len(remembered) < 100_000
