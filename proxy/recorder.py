@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from proxy.attestation import open_envelope
+from proxy.attestation import Envelope, open_envelope
 from proxy.capture.exchange import Exchange, Phase, Stamp, Transport
 from proxy.capture.observation import Observation, Piece
 from proxy.scope import RESPONSES_WEBSOCKET, Covered
@@ -57,6 +57,7 @@ class Record:
     response_headers: tuple[tuple[str, str], ...] = ()
     told: bool = False  # to whoever wants one call for each
     turns: SocketTurns | None = None
+    envelope: tuple[str, Envelope] | None = None  # its header, and what that is made of
     turns_due: asyncio.TimerHandle | None = None
     has_news: bool = False  # of its turns
 
@@ -85,6 +86,8 @@ class Recorder:
         self._observation = observation
         self._records: dict[str, Record] = {}
         self._sockets: dict[str, Record] = {}  # open WebSockets by the client's connection
+        self._untold: dict[int, tuple[Record, Phase]] = {}
+        self._telling: asyncio.TimerHandle | None = None
 
     def begin(
         self,
@@ -120,14 +123,34 @@ class Recorder:
         """The head is about to go out, or was refused."""
         if self._observation is not None:
             record.request_headers = self._observation.redactor.headers(headers)
-            self._observation.tell(_exchange(record, Phase.DECIDED))
+            self._tell_soon(self._observation, record, Phase.DECIDED)
 
     def answered(self, record: Record, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """The answer's head has come."""
         record.status, record.first_byte_s = status, time.monotonic() - record.started
         if self._observation is not None:
             record.response_headers = self._observation.redactor.headers(headers)
-            self._observation.tell(_exchange(record, Phase.ANSWERED))
+            self._tell_soon(self._observation, record, Phase.ANSWERED)
+
+    def _tell_soon(self, observation: Observation, record: Record, phase: Phase) -> None:
+        # Who reads the pieces has to know what they are of before they come.
+        if not observation.gather_s or observation.pieces:
+            observation.tell(_exchange(record, phase))
+            return
+        self._untold[record.number] = record, phase
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(observation.gather_s, self._tell_untold, observation)
+
+    def _tell_untold(self, observation: Observation) -> None:
+        self._telling = None
+        untold, self._untold = self._untold, {}
+        for record, phase in untold.values():
+            observation.tell(_exchange(record, phase))
+
+    def _tell_end(self, record: Record, ended: Exchange | None = None) -> None:
+        self._untold.pop(record.number, None)
+        if self._observation is not None:
+            self._observation.tell(ended or _exchange(record, Phase.ENDED))
 
     def carried(self, record: Record, from_client: bool, data: bytes) -> None:
         """A piece of a body goes by."""
@@ -174,21 +197,22 @@ class Recorder:
         if record is None:
             return
         record.error = error
-        self._settle(record)
+        ended = self._settle(record)
         if record.status == 101 and error is None:
             self._sockets[record.connection_id] = record
             if self._observation is not None and record.covered and record.covered.route is RESPONSES_WEBSOCKET:
                 record.turns = SocketTurns()
-        elif self._observation is not None:
-            self._observation.tell(_exchange(record, Phase.ENDED))
+        else:
+            self._tell_end(record, ended)
 
     def disconnected(self, connection_id: str) -> None:
         """A client's connection is closed, and with it the WebSocket on it."""
         record = self._sockets.pop(connection_id, None)
-        if record is not None and record.turns_due is not None:
+        if record is None:
+            return
+        if record.turns_due is not None:
             record.turns_due.cancel()
-        if record is not None and self._observation is not None:
-            self._observation.tell(_exchange(record, Phase.ENDED))
+        self._tell_end(record)
 
     def tunnel_opened(self, tunnel: Tunnel) -> None:
         """A CONNECT was admitted. Of one whose requests are told by themselves nothing is told, unless it fails."""
@@ -214,24 +238,29 @@ class Recorder:
         """Report what is still under way, when the proxy stops."""
         for record in list(self._records.values()):
             record.error = "the proxy stopped"
-            self._settle(record)
-            if self._observation is not None:
-                self._observation.tell(_exchange(record, Phase.ENDED))
+            self._tell_end(record, self._settle(record))
         self._records.clear()
         for connection_id in list(self._sockets):
             self.disconnected(connection_id)
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
 
-    def _settle(self, record: Record) -> None:
-        if not record.told:
-            record.told = True
-            self._on_exchange(_exchange(record, Phase.ENDED))
+    def _settle(self, record: Record) -> Exchange | None:
+        """Tell of its end, or that it is a WebSocket, whoever wants one call for each; what was told, if it was now."""
+        if record.told:
+            return None
+        record.told = True
+        ended = _exchange(record, Phase.ENDED)
+        self._on_exchange(ended)
+        return ended
 
 
 def _exchange(record: Record, phase: Phase) -> Exchange:
     stamp, header = record.stamp, record.header
     if phase is not Phase.DECIDED and not record.is_sent and stamp not in (Stamp.REFUSED, Stamp.NOT_SCOPED):
         stamp, header = Stamp.UNSENT, None  # what was set on it is no proof that it arrived
-    opened = None if header is None else open_envelope(header)
+    opened = None if header is None else _opened(record, header)
     route = record.covered.route if record.covered is not None else None
     if route is not None:
         transport = Transport(route.transport)
@@ -265,6 +294,12 @@ def _exchange(record: Record, phase: Phase) -> Exchange:
         response_headers=record.response_headers,
         turns=record.turns.all if record.turns is not None else (),
     )
+
+
+def _opened(record: Record, header: str) -> Envelope:
+    if record.envelope is None or record.envelope[0] != header:
+        record.envelope = header, open_envelope(header)
+    return record.envelope[1]
 
 
 def _tunnel_exchange(tunnel: Tunnel, phase: Phase) -> Exchange:

@@ -32,11 +32,14 @@ class Observation:
         redactor: Makes the headers fit to be kept, before anybody sees them.
         changed: Called with each phase of each exchange.
         pieces: Called with each piece; nobody here means that bodies are not looked at.
+        gather_s: Seconds that a phase of a request may be told late. What another one has followed by then is not told.
+            Without effect where pieces are looked at: the heads tell how these are to be read.
     """
 
     redactor: Redactor
     changed: tuple[Callable[[Exchange], None], ...] = ()
     pieces: tuple[Callable[[Piece], None], ...] = ()
+    gather_s: float = 0.0
 
     def tell(self, exchange: Exchange) -> None:
         """Tell all. Whatever fails in one of them is logged, and neither the traffic nor the others feel it."""

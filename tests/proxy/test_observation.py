@@ -1,6 +1,7 @@
 """Whoever observes a run sees each exchange as it goes on, and what it carries; the traffic does not feel it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,26 @@ class Watch:
 
     def carried(self, from_client):
         return b"".join(piece.data for piece in self.pieces if piece.from_client is from_client)
+
+
+@pytest.mark.parametrize(("gather_s", "phases"), [(60.0, []), (0.001, [Phase.DECIDED])])
+def test_what_follows_soon_is_told_alone(run, stage, gather_s, phases):
+    async def scenario():
+        watch = Watch()
+        origin = Origin(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+        observation = replace(watch.observation(gather_s=gather_s), pieces=())
+        async with stage(origin, observation=observation) as it, tunnel(it.proxy) as wire:
+            await wire.send(post(RESPONSES, body=b"question")[: -len(b"question")])
+            if phases:
+                await watch.wait_for(Phase.DECIDED)  # while nothing goes on
+            await wire.send(b"question")
+            await wire.receive_until(b"hello")
+            ended = await watch.wait_for(Phase.ENDED)
+        assert [one.phase for one in watch.seen if one.phase is not Phase.ANSWERED] == [*phases, Phase.ENDED]
+        assert phases or len(watch.seen) == 1
+        assert (ended.status, ended.request_bytes, ended.response_bytes) == (200, 8, 5)
+
+    run(scenario())
 
 
 @on_each_loop
