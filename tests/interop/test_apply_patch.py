@@ -79,11 +79,6 @@ def both(*argv, stdin=b"", content=b"x\ny\nz\n", name="apply_patch"):
     return theirs, (status, out, err.partition(EARLIER)[0], files)
 
 
-def same(*argv, **options):
-    theirs, ours = both(*argv, **options)
-    assert ours == theirs
-
-
 @pytest.mark.parametrize(
     "patch",
     [
@@ -102,7 +97,8 @@ def same(*argv, **options):
     ],
 )  # fmt: skip
 def test_what_is_around_the_hunks_is_read_alike(patch):
-    same(patch)
+    theirs, ours = both(patch)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,8 @@ def test_what_is_around_the_hunks_is_read_alike(patch):
     ],
 )  # fmt: skip
 def test_hunks_are_read_alike(lines):
-    same(text(*lines))
+    theirs, ours = both(text(*lines))
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(
@@ -167,7 +164,8 @@ def test_hunks_are_read_alike(lines):
     ],
 )  # fmt: skip
 def test_files_are_changed_alike(lines):
-    same(text(*lines))
+    theirs, ours = both(text(*lines))
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("name", ["apply_patch", "applypatch"])
@@ -182,12 +180,14 @@ def test_files_are_changed_alike(lines):
     ],
 )  # fmt: skip
 def test_the_command_is_called_alike(name, argv, stdin):
-    same(*argv, stdin=stdin, name=name)
+    theirs, ours = both(*argv, stdin=stdin, name=name)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("argv", [[], [b"\xff"], [text(DELETE)], [text(DELETE), "more"], [""], [text()]])
 def test_behind_the_flag_the_patch_is_taken_alike(argv):
-    same("--codex-run-as-apply-patch", *argv, stdin=text(DELETE).encode(), name="codex")
+    theirs, ours = both("--codex-run-as-apply-patch", *argv, stdin=text(DELETE).encode(), name="codex")
+    assert ours == theirs
 
 
 LINES = st.sampled_from(["x", "y", "z", "", " x", "x ", "\ty", "\u2013", "-", "\u201cx\u201d"])

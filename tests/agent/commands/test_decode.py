@@ -204,7 +204,8 @@ def test_what_a_token_wrote_does_not_steer_the_terminal(capsys):
 def test_json_is_json_whatever_numbers_a_token_holds(capsys, content):
     token = "v1." + base64.urlsafe_b64encode(content).decode()
     _, out, _ = run_decode(capsys, token, "--json", "--reveal")
-    json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    foreign = []
+    assert json.loads(out, parse_constant=foreign.append) and foreign == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full, which is always full, is Linux's")
