@@ -13,7 +13,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.commands.common import OURS_ALONE, SIGNAL_BASE, CommandFailed, Parser, Stop, seconds, stop_signals
+from agent.commands.common import (
+    OURS_ALONE,
+    SIGNAL_BASE,
+    CommandFailed,
+    Parser,
+    Stop,
+    not_started,
+    seconds,
+    stop_signals,
+)
 from agent.recording import Recording, RecordingUnavailable, recording
 from agent.recording_options import RecordingOptions
 from agent.settings import ProxySettings
@@ -249,12 +258,8 @@ async def _child(
     environment = {name: value for name, value in environment.items() if name not in OURS_ALONE}
     try:
         process = await asyncio.create_subprocess_exec(*command, env=environment)
-    except FileNotFoundError as exc:
-        # A script whose interpreter is not there looks so, too.
-        reason = "it, or the interpreter that it names, is not there" if "/" in command[0] else "not found on PATH"
-        raise CommandFailed(f"cannot run {command[0]!r}: {reason}", 127) from exc
     except OSError as exc:
-        raise CommandFailed(f"cannot run {command[0]!r}: {exc.strerror}", 126) from exc
+        raise not_started(command[0], exc) from exc
 
     def pass_on(number: signal.Signals) -> None:
         # Ctrl-C reaches the whole foreground group by itself; we only have to outlive the child.

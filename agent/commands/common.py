@@ -37,6 +37,15 @@ class CommandFailed(Exception):
         self.code = code
 
 
+def not_started(program: str, exc: OSError) -> CommandFailed:
+    """Why the user's command could not be started, with the code of a shell: 127 if it is not there, else 126."""
+    if not isinstance(exc, FileNotFoundError):
+        return CommandFailed(f"cannot run {program!r}: {exc.strerror}", 126)
+    # A script whose interpreter is not there looks so, too.
+    reason = "it, or the interpreter that it names, is not there" if "/" in program else "not found on PATH"
+    return CommandFailed(f"cannot run {program!r}: {reason}", 127)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with the pieces that all commands have."""
 

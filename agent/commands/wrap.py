@@ -19,6 +19,7 @@ from agent.commands.common import (
     Parser,
     Stop,
     fail,
+    not_started,
     read_settings,
     run,
     start_logging,
@@ -176,9 +177,7 @@ def _started(command: list[str], environment: Mapping[str, str]) -> tuple[subpro
     except OSError as exc:
         os.close(child_in)
         os.close(child_out)
-        if isinstance(exc, FileNotFoundError):
-            raise CommandFailed(f"cannot run {command[0]!r}: not found on PATH", 127) from exc
-        raise CommandFailed(f"cannot run {command[0]!r}: {exc.strerror}", 126) from exc
+        raise not_started(command[0], exc) from exc
     finally:
         os.close(theirs_in)
         os.close(theirs_out)

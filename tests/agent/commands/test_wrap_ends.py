@@ -30,7 +30,7 @@ def test_the_exit_code_is_the_app_servers_also_when_the_desktop_stays(tmp_path, 
 @pytest.mark.parametrize(
     ("kind", "code", "reason"),
     [
-        ("missing", 127, "not found on PATH"),
+        ("missing", 127, "it, or the interpreter that it names, is not there"),
         ("mode", 126, "Permission denied"),
         ("directory", 126, "Permission denied"),
         ("format", 126, "Exec format error"),
