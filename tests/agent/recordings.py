@@ -168,11 +168,11 @@ RECORDED = {
 }
 # Compared by other tests.
 ELSEWHERE = {
-    "transport_ws": "tests/e2e/test_transports.py",
-    "transport_ws_auth_raw": "tests/e2e/test_transports.py",
-    "transport_ws_auth_jwt": "tests/e2e/test_transports.py",
-    "transport_ws_auth_sha": "tests/e2e/test_transports.py",
-    "transport_ws_auth_token": "tests/e2e/test_transports.py",
+    "transport_ws": "tests/e2e/test_transports_recorded.py",
+    "transport_ws_auth_raw": "tests/e2e/test_transports_recorded.py",
+    "transport_ws_auth_jwt": "tests/e2e/test_transports_recorded.py",
+    "transport_ws_auth_sha": "tests/e2e/test_transports_recorded.py",
+    "transport_ws_auth_token": "tests/e2e/test_transports_recorded.py",
 }
 # What the original does there is not what we do: docs/differences.md says so to users.
 NOT_REPLAYED = {
