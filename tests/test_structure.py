@@ -76,6 +76,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "agent.auth": ((), ()),
     "agent.home": ((), ()),
     "agent.machine": (("agent.rpc.handshake",), ()),
+    "agent.programs": ((), ()),
     "agent.config": (("agent.core", "agent.home", "agent.providers"), ("pydantic",)),
     "agent.providers": (("agent.model.provider", "proxy.scope"), ()),
     "agent.settings": (("proxy.credentials", "proxy.modes", "proxy.scope", "proxy.upstream"), ()),

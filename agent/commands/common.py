@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.home import HomeError, codex_home, config_path, load_config
+from agent.programs import why_not_started
 from agent.settings import Config, ProxySettings, SettingError, ignored_settings, proxy_settings
 from proxy.modes import OnFailure, StampMode
 
@@ -39,11 +40,8 @@ class CommandFailed(Exception):
 
 def not_started(program: str, exc: OSError) -> CommandFailed:
     """Why the user's command could not be started, with the code of a shell: 127 if it is not there, else 126."""
-    if not isinstance(exc, FileNotFoundError):
-        return CommandFailed(f"cannot run {program!r}: {exc.strerror}", 126)
-    # A script whose interpreter is not there looks so, too.
-    reason = "it, or the interpreter that it names, is not there" if "/" in program else "not found on PATH"
-    return CommandFailed(f"cannot run {program!r}: {reason}", 127)
+    code = 127 if isinstance(exc, FileNotFoundError) else 126
+    return CommandFailed(f"cannot run {program!r}: {why_not_started(program, exc)}", code)
 
 
 class Parser(argparse.ArgumentParser):

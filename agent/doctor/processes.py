@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
+from agent.programs import why_not_started
+
 # Seconds between SIGTERM and SIGKILL.
 GRACE_S = 2.0
 # Of each stream so many bytes are kept.
@@ -52,10 +54,8 @@ async def child(
             env=dict(environ),
             start_new_session=True,
         )
-    except FileNotFoundError as exc:
-        raise NotStarted("not found on PATH") from exc
     except OSError as exc:
-        raise NotStarted(exc.strerror or type(exc).__name__) from exc
+        raise NotStarted(why_not_started(command[0], exc)) from exc
     try:
         yield process
     finally:

@@ -74,7 +74,7 @@ def test_a_proof_of_before_is_not_left_where_there_is_none_of_this_run(tmp_path)
                 COUNTERSIGN, "verify", "--no-capture", "--json", str(files[0]), "--junit", str(files[1]), "--",
                 str(tmp_path / "no-such-command"), environment=here.environment,
             )  # fmt: skip
-            assert done.code == 127 and "is not there" in done.stderr
+            assert done.code == 127 and "no-such-command': not found" in done.stderr
             assert [file.read_text() for file in files] == ["", ""]
 
     play(scenario())

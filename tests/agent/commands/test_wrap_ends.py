@@ -30,7 +30,8 @@ def test_the_exit_code_is_the_app_servers_also_when_the_desktop_stays(tmp_path, 
 @pytest.mark.parametrize(
     ("kind", "code", "reason"),
     [
-        ("missing", 127, "it, or the interpreter that it names, is not there"),
+        ("missing", 127, "not found"),
+        ("interpreter", 127, "the interpreter that it names is not there"),
         ("mode", 126, "Permission denied"),
         ("directory", 126, "Permission denied"),
         ("format", 126, "Exec format error"),
@@ -41,8 +42,8 @@ def test_an_app_server_that_cannot_be_run_ends_as_in_a_shell_and_says_why(tmp_pa
     if kind == "directory":
         program.mkdir()
     elif kind != "missing":
-        program.write_bytes(b"\x7fELF and nothing else")
-        program.chmod(0o755 if kind == "format" else 0o644)
+        program.write_bytes(b"#!/no/such/interpreter\n" if kind == "interpreter" else b"\x7fELF and nothing else")
+        program.chmod(0o644 if kind == "mode" else 0o755)
 
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here:
