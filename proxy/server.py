@@ -31,14 +31,13 @@ from proxy.scope import Scope
 from proxy.tunnel import Tunnel
 from proxy.upstream import UpstreamMap
 
-slim.install()
+with slim.placeholders():
+    from mitmproxy import master, options
+    from mitmproxy.addons import core, proxyserver, tlsconfig
 
-from mitmproxy import master, options  # noqa: E402
-from mitmproxy.addons import core, proxyserver, tlsconfig  # noqa: E402
-
-from proxy.gate import Gate  # noqa: E402
-from proxy.listener import Limits, Listener  # noqa: E402
-from proxy.stamp import Stamper  # noqa: E402
+    from proxy.gate import Gate
+    from proxy.listener import Limits, Listener
+    from proxy.stamp import Stamper
 
 if TYPE_CHECKING:
     from mitmproxy.certs import CertStoreEntry

@@ -20,7 +20,9 @@ def test_the_default_addons_and_quic_are_not_loaded():
     assert "mitmproxy.addons.proxyserver" in loaded
 
 
-@pytest.mark.parametrize("name", ["aioquic.tls.CipherSuite", "mitmproxy.proxy.layers.quic.QuicSecretsLogger"])
+@pytest.mark.parametrize(
+    "name", ["mitmproxy.proxy.layers.quic.QuicSecretsLogger", "mitmproxy.proxy.layers.websocket.WebsocketLayer"]
+)
 def test_whoever_reaches_for_what_is_left_out_fails_loudly(name):
     module, _, attribute = name.rpartition(".")
     code = f"""
@@ -33,6 +35,21 @@ except RuntimeError as exc:
     assert python(code).startswith(f"{name} is left out of this process")
 
 
+@pytest.mark.parametrize("name", ["aioquic.tls.CipherSuite", "ruamel.yaml.YAML", "wsproto.frame_protocol.Opcode"])
+def test_other_libraries_are_whole_for_others(name):
+    module, _, attribute = name.rpartition(".")
+    code = f"import proxy.server, importlib; print(importlib.import_module({module!r}).{attribute}.__doc__)"
+    assert "left out" not in python(code)
+    negative = f"from proxy import slim\nwith slim.placeholders(): import {module} as m; print(m.{attribute}.__mro__)"
+    assert "_LeftOut" in python(negative)
+
+
 def test_a_mitmproxy_that_is_there_already_is_left_whole():
-    code = "import mitmproxy.addons; from proxy import slim; slim.install(); print(mitmproxy.addons.default_addons)"
+    code = """
+import mitmproxy.addons
+from proxy import slim
+with slim.placeholders():
+    import wsproto
+    print(mitmproxy.addons.default_addons, wsproto.__file__)
+"""
     assert "function default_addons" in python(code)
