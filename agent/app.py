@@ -10,7 +10,6 @@ import functools
 import gc
 import logging
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -21,10 +20,11 @@ from agent.loading import imported
 from agent.machine import identity_of_this_machine
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import Unavailable
+from agent.notices import config_warning, no_remote_control, sandbox_warnings
 from agent.recording_options import RecordingOptions
 from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.jsonrpc import INTERNAL_ERROR, RequestFailed
-from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Methods
+from agent.rpc.server import AppServer, Connection, Connections, MessageStream, Method, Methods
 from agent.settings import ProxySettings
 from agent.unknown_keys import notice_of_unknown
 
@@ -87,12 +87,13 @@ class App:
         if broken is not None:
             logger.warning("%s; no thread can start until it is mended", broken)
             self._config_problem = str(broken)
-            self._config_warning = _config_warning(str(broken), broken.path, broken.position)
+            self._config_warning = config_warning(str(broken), broken.path, broken.position)
         self._connections = Connections()
         self._loop = asyncio.get_running_loop()
         self._methods: asyncio.Future[Methods] = self._loop.create_future()
         self._endpoint: asyncio.Future[ProxyEndpoint] = self._loop.create_future()
         self._loading: asyncio.Task[None] | None = None
+        self._others: asyncio.Task[Methods] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._core: Core | None = None
         self._http: HttpClient | None = None
@@ -107,7 +108,7 @@ class App:
             codex_home=home,
             connections=self._connections,
             identity=identity_of_this_machine,
-            methods=self._ready_methods,
+            method=self._method,
             on_initialized=self._initialized,
         )
 
@@ -126,9 +127,10 @@ class App:
 
     async def aclose(self) -> None:
         """Stop turns, close sockets, stop the proxy; in this order."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+        for task in (self._loading, self._others):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self._give_up("the app-server is ending")
         await self.end_turns()
         if self._runner is not None:
@@ -143,12 +145,18 @@ class App:
 
     # Loading
 
-    async def _ready_methods(self) -> Methods:
+    async def _method(self, name: str) -> Method | None:
         self._load()
         try:
-            return await asyncio.shield(self._methods)
+            methods = await asyncio.shield(self._methods)
         except Unavailable as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        return methods.get(name) or (await self._other_methods()).get(name)
+
+    async def _other_methods(self) -> Methods:
+        if self._others is None:
+            self._others = asyncio.create_task(self._build_others())
+        return await asyncio.shield(self._others)
 
     def _load(self) -> None:
         if self._loading is None:
@@ -165,6 +173,7 @@ class App:
             self._tell_account()
             await imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
+            await self._other_methods()
             await self._check_sandbox()
         except Exception as exc:
             logger.error("the app-server cannot work: %s; later turns are answered with this reason", exc)
@@ -189,7 +198,7 @@ class App:
         from agent.model.client import ModelClient
         from agent.model.http import HttpClient
         from agent.model.models import Models
-        from agent.parts import facts_of, make_tools, other_methods
+        from agent.parts import facts_of, make_tools
         from agent.rpc.idle_threads import IdleThreads
         from agent.rpc.methods import AgentMethods
         from agent.rpc.realtime_methods import RealtimeMethods
@@ -218,7 +227,7 @@ class App:
         )
         idle = IdleThreads(self._core, self._connections, UNLOAD_AFTER_S)
         self._stack.push_async_callback(idle.aclose)
-        agent_methods = AgentMethods(
+        methods = AgentMethods(
             core=self._core,
             connections=self._connections,
             auth=auth,
@@ -230,11 +239,24 @@ class App:
             models=models,
             now_s=lambda: int(time.time()),
         ).table()
-        others, self._login = other_methods(
+
+        def realtime() -> "RealtimeService":
+            from agent.model.realtime import RealtimeService
+
+            return RealtimeService(client)
+
+        return {**methods, **RealtimeMethods(self._core, self._connections, realtime).table()}
+
+    async def _build_others(self) -> Methods:
+        await imported(self._loop, ("agent.other_methods",))
+        from agent.other_methods import other_methods
+
+        assert self._runner is not None and self._auth is not None and self._http is not None
+        methods, self._login = other_methods(
             self._runner,
             self._connections,
-            auth,
-            http,
+            self._auth,
+            self._http,
             origin=self._origin,
             identity=self._client_identity,
             own_proxy=self._own_proxy,
@@ -243,13 +265,7 @@ class App:
             flags=self._flags,
             config_problem=self._config_problem,
         )
-
-        def realtime() -> "RealtimeService":
-            from agent.model.realtime import RealtimeService
-
-            return RealtimeService(client)
-
-        return {**agent_methods, **others, **RealtimeMethods(self._core, self._connections, realtime).table()}
+        return methods
 
     def _attester_for(self, thread_id: str | None) -> Connection | None:
         found = self._connections.attester_for(thread_id)
@@ -327,17 +343,11 @@ class App:
             identity = self._server.identity
             user_agent = identity.user_agent(connection.initialized.client)
             self._identity = ClientIdentity(user_agent, identity.originator, PROTOCOL_VERSION)
-        status = {
-            "status": "disabled",
-            "serverName": socket.gethostname(),
-            "installationId": self._installation_id,
-            "environmentId": None,
-        }
         if self._config_warning is not None:
             connection.notify("configWarning", self._config_warning)
         if self._notice is not None:
             connection.notify("configWarning", {"summary": self._notice, "details": None})
-        connection.notify("remoteControl/status/changed", status)
+        connection.notify("remoteControl/status/changed", no_remote_control(self._installation_id))
         self._load()
 
     def _check_config(self) -> None:
@@ -352,13 +362,13 @@ class App:
             logger.warning("config.toml: %s", exc)
             position = position_of_key(self._home, exc.key)
             path = None if position is None else config_path(self._home)
-            self._config_warning = _config_warning(str(exc), path, position)
+            self._config_warning = config_warning(str(exc), path, position)
             self._connections.broadcast("configWarning", self._config_warning)
 
     async def _check_sandbox(self) -> None:
         """Tell clients what will keep commands from being sandboxed; last, since it may start bubblewrap to see."""
         if sys.platform == "linux" and self._config.get("sandbox_mode") != "danger-full-access":
-            for warning in await asyncio.to_thread(_sandbox_warnings):
+            for warning in await asyncio.to_thread(sandbox_warnings):
                 logger.warning("%s", warning)
                 self._connections.broadcast("configWarning", {"summary": warning, "details": None})
 
@@ -377,24 +387,3 @@ class App:
         if account is not None:
             plan = None if account.mode == "apikey" else account.plan or "unknown"
             self._connections.broadcast("account/updated", {"authMode": account.mode, "planType": plan})
-
-
-def _sandbox_warnings() -> tuple[str, ...]:
-    from agent.sandbox.discovery import startup_warnings
-
-    try:
-        version = Path("/proc/version").read_text(errors="replace")
-        return startup_warnings(os.environ, os.getcwd(), version)
-    except OSError as exc:
-        return (f"Whether commands can be sandboxed is not known: {exc}",)
-
-
-def _config_warning(details: str, path: str | None, position: tuple[int, int] | None) -> dict[str, Any]:
-    """The params of the original's notification; lines and columns count from 1."""
-    warning: dict[str, Any] = {"summary": "Invalid configuration; using defaults.", "details": details}
-    if path is not None:
-        warning["path"] = path
-    if position is not None:
-        place = {"line": position[0], "column": position[1]}
-        warning["range"] = {"start": place, "end": place}
-    return warning

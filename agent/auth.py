@@ -5,6 +5,7 @@ The file is the original's, shared with it: unknown members are kept, and it is 
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -268,6 +269,13 @@ class Auth:
             "refresh_reason": reason,
         }
         status, answer = await self._post_json(REFRESH_URL, body)
+        if self._sign_ins != sign_ins:
+            return  # somebody has signed in or out meanwhile
+        with contextlib.suppress(AuthFailed):  # a file that nobody can read any more is the better for new tokens
+            self.load()
+        now = self._content
+        if now is None or _mode(now) != "chatgpt" or now.get("tokens") != tokens:
+            return  # somebody else has, who shares the file, or has refreshed the same tokens first
         if status in (400, 401, 403):
             raise AuthFailed(f"the sign-in is no longer valid (the service answered {status}); sign in again")
         new: dict[str, Any] = {}
@@ -275,9 +283,7 @@ class Auth:
             new = {name: answer[name] for name in ("id_token", "access_token", "refresh_token") if answer.get(name)}
         if "access_token" not in new or not all(_usable(token) for token in new.values()):
             raise RefreshFailed(f"the sign-in service answered {status}; sign in again if this goes on")
-        if self._sign_ins != sign_ins:
-            return  # somebody has signed in or out meanwhile
-        self._content = {**content, "tokens": {**tokens, **new}, "last_refresh": _now()}
+        self._content = {**now, "tokens": {**tokens, **new}, "last_refresh": _now()}
         _replace(self._path, json.dumps(self._content, indent=2))
 
     async def _refresh_external(self, tokens: ExternalTokens, rejected: str) -> None:
@@ -296,7 +302,8 @@ class Auth:
         if self._external is not None:
             return Bearer("chatgpt", self._external.token, self._external.account_id)
         content = self._content
-        assert content is not None
+        if content is None:  # during a refresh
+            raise NotSignedIn("the user has signed out; sign in with the desktop first")
         if _mode(content) == "apikey":
             return Bearer("apikey", content["OPENAI_API_KEY"])
         tokens = content["tokens"]

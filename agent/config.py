@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agent.core.thread import ThreadDefaults
+from agent.features import STAGES
 from agent.home import laid_over
 from agent.providers import ProviderError, provider_of
 
@@ -24,11 +25,40 @@ class ConfigError(ValueError):
         self.key = key
 
 
+class Granular(BaseModel):
+    """The table approval_policy.granular: what may be asked."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sandbox_approval: bool
+    rules: bool
+    skill_approval: bool = False
+    request_permissions: bool = False
+    mcp_elicitations: bool
+
+
 def _approval_policy(value: Any) -> Any:
-    """A policy's name, or {"granular": {...}}."""
-    named = isinstance(value, str) and value in ("untrusted", "on-request", "never")
-    if not named and not (isinstance(value, dict) and isinstance(value.get("granular"), dict)):
+    """A policy's name, or {"granular": {...}}; "on-failure" is an older name of "on-request" (observed)."""
+    if value in ("untrusted", "on-request", "never"):
+        return value
+    if value == "on-failure":
+        return "on-request"
+    if not isinstance(value, dict) or list(value) != ["granular"]:
         raise ValueError("an approval policy is untrusted, on-request or never, or a granular table")
+    try:
+        return {"granular": Granular.model_validate(value["granular"]).model_dump()}
+    except ValidationError as exc:
+        error = exc.errors(include_url=False)[0]
+        raise ValueError(f"granular.{error['loc'][0]}: {error['msg']}" if error["loc"] else error["msg"]) from exc
+
+
+def _features(value: Any) -> Any:
+    """The flags; those of ours are on or off, while some of the original's have tables."""
+    if not isinstance(value, dict):
+        raise ValueError("the features are a table of flags")
+    for name, one in value.items():
+        if not isinstance(one, bool) and (name in STAGES or not isinstance(one, dict)):
+            raise ValueError(f"the feature {name} is true or false")
     return value
 
 
@@ -64,6 +94,9 @@ class ThreadConfig(BaseModel):
     project_doc_max_bytes: Annotated[int, Field(ge=0)] | None = None
     project_doc_fallback_filenames: list[str] | None = None
     project_root_markers: list[str] | None = None
+    features: Annotated[Any, BeforeValidator(_features)] = None
+    forced_login_method: Literal["chatgpt", "api"] | None = None
+    forced_chatgpt_workspace_id: str | list[str] | None = None
 
 
 def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> ThreadDefaults:
@@ -83,7 +116,10 @@ def thread_defaults(config: dict[str, Any], overrides: dict[str, Any]) -> Thread
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         key = ".".join(str(part) for part in error["loc"])
-        raise ConfigError(f"{key} is {error['input']!r}: {error['msg']}", str(error["loc"][0])) from exc
+        # What is in a table may be secret.
+        found = "" if isinstance(error["input"], dict | list) else f" is {error['input']!r}"
+        said = error["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{key}{found}: {said}", str(error["loc"][0])) from exc
     except ProviderError as exc:
         raise ConfigError(str(exc), exc.key) from exc
     return ThreadDefaults(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _STATUSES = {"inProgress": "in_progress"}
+_SEARCHES = {"openPage": "open_page", "findInPage": "find_in_page"}
 
 
 class ExecEvents:
@@ -71,6 +72,11 @@ class ExecEvents:
                 changes = [{"path": one["path"], "kind": one["kind"]["type"]} for one in item["changes"]]
                 status = _STATUSES.get(item["status"], item["status"])
                 return {"type": "file_change", "changes": changes, "status": status}
+            case "webSearch":
+                # Known by the id that the service gave it, though it is counted (observed).
+                action = {name: value for name, value in item["action"].items() if value is not None}
+                action["type"] = _SEARCHES.get(action["type"], action["type"])
+                return {"id": item["id"], "type": "web_search", "query": item["query"], "action": action}
             case _:
                 return None
 

@@ -151,7 +151,7 @@ def _apply(config: dict[str, Any], override: str) -> None:
         raise HomeError(f"a config override must be KEY=VALUE, found {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits is no TOMLDecodeError
         value = text.strip().strip("'\"")
     _set(config, parts, value)
 

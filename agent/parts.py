@@ -1,4 +1,4 @@
-"""Parts that the app-server is built of: the tools, and the methods beside threads and turns."""
+"""Parts that turns are built of: what is known of models, and the tools."""
 
 import dataclasses
 import os
@@ -6,21 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.auth import Auth
-from agent.core.goals import are_wanted
 from agent.core.surroundings import ModelFacts
+from agent.core.thread import Thread
 from agent.core.tooling import ToolBox
-from agent.model.endpoint import ClientIdentity
+from agent.features import is_on
 from agent.model.failures import Unavailable
-from agent.model.http import HttpClient
 from agent.model.models import Models
 from agent.providers import without_secrets
-from agent.rpc.command_methods import CommandMethods
-from agent.rpc.config_methods import ConfigMethods
-from agent.rpc.file_methods import FileMethods
-from agent.rpc.login_methods import LoginMethods, SignInService
-from agent.rpc.search_sessions import SearchSessions
-from agent.rpc.server import Connections, Methods
 from agent.sandbox.environment import parse_environment_policy
 from agent.sandbox.plan import Options
 from agent.sandbox.policy import PolicyError
@@ -39,14 +31,16 @@ from agent.tools.toolbox import Tools
 OwnProxy = Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
 
 
-def facts_of(models: Models, config: dict[str, Any]) -> Callable[[str], ModelFacts]:
-    """What turns need to know of a model by its name: the service's word, and over it the user's."""
-    window, limit = (_tokens(config, key) for key in ("model_context_window", "model_auto_compact_token_limit"))
+def facts_of(models: Models, config: dict[str, Any]) -> Callable[[Thread], ModelFacts]:
+    """What turns need to know of a thread's model: the service's word, and over it the user's."""
 
-    def facts(slug: str) -> ModelFacts:
-        model = models.known.find(slug)
+    def facts(thread: Thread) -> ModelFacts:
+        of_thread = thread.config_over(config)
+        window, limit = (_tokens(of_thread, key) for key in ("model_context_window", "model_auto_compact_token_limit"))
+        model = models.known.find(thread.model)
         model = model if window is None else dataclasses.replace(model, window=window)
-        return ModelFacts(model.default_effort, model.usable_window, limit)
+        usual = model.default_effort, model.usable_window, limit, model.default_summary, model.takes_verbosity
+        return ModelFacts(*usual)
 
     return facts
 
@@ -66,79 +60,24 @@ def make_tools(config: dict[str, Any], own_proxy: OwnProxy, home: str) -> tuple[
         environment = parse_environment_policy(config)
     except PolicyError as exc:
         raise Unavailable(str(exc), "other") from exc
-    confinement = Confinement(environment, _options(config), own_proxy, without_secrets(os.environ, config), config)
+    confinement = Confinement(environment, options_of(config), own_proxy, without_secrets(os.environ, config), config)
     runner = Runner()
     patching = Patching(runner, confinement)
     rules = RuleFiles(Path(home) / "rules")
-    shell = Shell(
-        runner,
-        confinement,
-        patching,
-        rules,
-        additional=_has(config, "exec_permission_approvals"),
-        snapshots=_has(config, "shell_snapshot", default=True),
-    )
-    asking = (RequestPermissions(confinement),) if _has(config, "request_permissions_tool") else ()
-    image = ViewImage(confinement.may_read)
+    shell = Shell(runner, confinement, patching, rules)
     return runner, Tools(
         ClientTools(),
         shell,
         patching,
         AskUser(),
-        *asking,
-        image,
-        *((GoalTools(),) if are_wanted(config) else ()),
+        RequestPermissions(confinement),
+        ViewImage(confinement.reach),
+        GoalTools(config),
         user_command=shell.user_command,
         is_busy=shell.is_busy,
     )
 
 
-def other_methods(
-    runner: Runner,
-    connections: Connections,
-    auth: Auth,
-    http: HttpClient,
-    *,
-    origin: str,
-    identity: Callable[[], ClientIdentity],
-    own_proxy: OwnProxy,
-    home: str,
-    config: dict[str, Any],
-    flags: dict[str, Any],
-    config_problem: str | None,
-) -> tuple[Methods, LoginMethods]:
-    """Methods for configuration, files, commands and the sign-in; the last has something to close."""
-    login = LoginMethods(
-        connections=connections,
-        auth=auth,
-        http=http,
-        service=SignInService(http.post_json_tunnelled, http.post_form_tunnelled),
-        origin=origin,
-        identity=identity,
-        config=config,
-    )
-    commands = CommandMethods(
-        runner,
-        config=config,
-        options=_options(config),
-        own_proxy=own_proxy,
-        environ=without_secrets(os.environ, config),
-        home=home,
-    )
-    tables = (
-        ConfigMethods(home, config, flags, config_problem).table(),
-        FileMethods().table(),
-        SearchSessions().table(),
-        commands.table(),
-        login.table(),
-    )
-    return {name: method for table in tables for name, method in table.items()}, login
-
-
-def _options(config: dict[str, Any]) -> Options:
-    return Options(legacy_landlock=_has(config, "use_legacy_landlock"))
-
-
-def _has(config: dict[str, Any], feature: str, *, default: bool = False) -> bool:
-    features = config.get("features")
-    return (features.get(feature, default) if isinstance(features, dict) else default) is True
+def options_of(config: dict[str, Any]) -> Options:
+    """How commands are confined, as far as that is a matter of features."""
+    return Options(legacy_landlock=is_on(config, "use_legacy_landlock"))

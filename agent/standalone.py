@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.attestation import DesktopAttestation
 from agent.machine import identity_of_this_machine
 from agent.rpc.listen import listen_unix, socket_path
-from agent.rpc.server import AppServer, Connection, Connections, Methods
+from agent.rpc.server import AppServer, Connection, Connections
 from agent.settings import ProxySettings
 from certs.run_directory import RunDirectory
 from proxy.capture.exchange import Exchange
@@ -47,8 +47,8 @@ async def standalone(
         if connection.attests:
             arrived.set()
 
-    async def no_methods() -> Methods:
-        return {}
+    async def no_method(name: str) -> None:
+        return None
 
     connections = Connections()
     server = AppServer(
@@ -56,7 +56,7 @@ async def standalone(
         codex_home=home,
         connections=connections,
         identity=identity_of_this_machine,
-        methods=no_methods,
+        method=no_method,
         on_initialized=initialized,
     )
     async with contextlib.AsyncExitStack() as stack:

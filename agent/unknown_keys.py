@@ -1,14 +1,16 @@
 """Keys of config.toml that neither the original knows nor we do: typos, for the most part. Pure.
 
 They are ignored, and clients are told so in the original's words (codex-cli 0.169). What the original knows and we have
-no use for is not told of. Of tables, only `sandbox_workspace_write` is looked into.
+no use for is not told of. Of tables, those are looked into that mean something here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agent.features import KNOWN as FEATURES
+
 # The members of the original's answer to config/read.
-_KNOWN = frozenset(
+KNOWN = tuple(
     """
     agents allow_login_shell allow_symlinked_codex_home analytics approval_policy approvals_reviewer apps
     apps_mcp_product_sku audio auto_review background_terminal_max_timeout browser_use chatgpt_base_url
@@ -34,17 +36,71 @@ _KNOWN = frozenset(
     """.split()
 )
 _OURS = "countersign"
-_SANDBOX = "sandbox_workspace_write"
-_OF_SANDBOX = frozenset(("writable_roots", "network_access", "exclude_tmpdir_env_var", "exclude_slash_tmp"))
+# What there may be in a table; "*" is any name. Of what is supported in none of them, as the original shows it.
+TABLES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("features",): FEATURES,
+    ("model_providers", "*"): tuple(
+        """
+        name base_url model_catalog_url env_key env_key_instructions experimental_bearer_token auth gateway_oauth aws
+        project_id location credential_file wire_api capabilities query_params http_headers env_http_headers
+        request_max_retries stream_max_retries stream_idle_timeout_ms websocket_connect_timeout_ms
+        requires_openai_auth supports_websockets supports_standalone_web_search
+        """.split()
+    ),
+    ("permissions", "*"): tuple("description extends workspace_roots filesystem network".split()),
+    ("permissions", "*", "network"): tuple(
+        """
+        enabled proxy_url enable_socks5 socks_url enable_socks5_udp allow_upstream_proxy
+        dangerously_allow_non_loopback_proxy dangerously_allow_all_unix_sockets mode domains unix_sockets
+        allow_local_binding mitm
+        """.split()
+    ),
+    ("profiles", "*"): tuple(
+        """
+        model service_tier model_provider approval_policy approvals_reviewer sandbox_mode model_reasoning_effort
+        plan_mode_reasoning_effort model_reasoning_summary model_verbosity model_catalog_json personality
+        chatgpt_base_url model_instructions_file js_repl_node_path js_repl_node_module_dirs
+        experimental_compact_prompt_file include_permissions_instructions include_apps_instructions
+        include_collaboration_mode_instructions include_environment_context include_environment_context_time
+        experimental_use_unified_exec_tool tools web_search analytics tui windows features oss_provider
+        """.split()
+    ),
+    ("projects", "*"): ("trust_level",),
+    ("sandbox_workspace_write",): tuple(
+        "writable_roots network_access exclude_tmpdir_env_var exclude_slash_tmp".split()
+    ),
+    ("shell_environment_policy",): tuple(
+        "inherit ignore_default_excludes exclude set include_only filters experimental_use_profile".split()
+    ),
+}
 # As many are named.
 _MOST_NAMED = 3
 
 
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
     """Their dotted names, sorted."""
-    table = config.get(_SANDBOX)
-    inner = [f"{_SANDBOX}.{name}" for name in table if name not in _OF_SANDBOX] if isinstance(table, Mapping) else []
-    return sorted([*(name for name in config if name not in _KNOWN and name != _OURS), *inner])
+    known = {*KNOWN, _OURS}
+    found = [name for name in config if name not in known]
+    for place, members in TABLES.items():
+        for path, table in _tables(config, place):
+            found += [f"{path}{name}" for name in table if name not in members]
+    return sorted(found)
+
+
+def _tables(within: Any, place: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The tables at a place, each with its dotted path."""
+    if not isinstance(within, Mapping):
+        return
+    if not place:
+        yield path, within
+        return
+    for name in within if place[0] == "*" else {place[0]} & within.keys():
+        yield from _tables(within[name], place[1:], f"{path}{name}.")
+
+
+def notice_of_request(wanted: Mapping[str, Any]) -> str | None:
+    """What a client is told of the `config` of its request."""
+    return notice_of_unknown(wanted, wanted, "")
 
 
 def notice_of_unknown(config: Mapping[str, Any], flags: Mapping[str, Any], path: str) -> str | None:
@@ -57,8 +113,8 @@ def notice_of_unknown(config: Mapping[str, Any], flags: Mapping[str, Any], path:
     """
     of_flags = set(unknown_keys(flags))
     names = unknown_keys(config)
-    lines = [f"  user ({path}): `{name}` is ignored." for name in names if name not in of_flags]
-    lines += [f"  session-flags: `{name}` is ignored." for name in names if name in of_flags]
+    lines = [f"  session-flags: `{name}` is ignored." for name in names if name in of_flags]
+    lines += [f"  user ({path}): `{name}` is ignored." for name in names if name not in of_flags]
     if not lines:
         return None
     more = len(lines) - _MOST_NAMED

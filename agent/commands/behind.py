@@ -165,7 +165,7 @@ async def _run(
                 patience_s = 0.0
             if settings.rpc is None and patience_s > 0 and stage is None:
                 print(f"{said}: the desktop may connect to unix://{running.rpc}", file=sys.stderr)
-            if patience_s > 0 and not await _arrives(running.attester_arrived, stop, patience_s):
+            if patience_s > 0 and not await arrives(running.attester_arrived, stop, patience_s):
                 print(
                     f"{said}: no desktop that makes tokens came to unix://{running.rpc} within {patience_s:g} s; the "
                     "command runs without attestation",
@@ -241,7 +241,7 @@ async def _watching(settings: ProxySettings) -> AsyncIterator[Ended]:
     ended.unwatched = watch.unwatched or ended.unwatched
 
 
-async def _arrives(event: asyncio.Event, stop: Stop, patience_s: float) -> bool:
+async def arrives(event: asyncio.Event, stop: Stop, patience_s: float) -> bool:
     """Whether it did in that time, or is not waited for any more."""
     waiting = [asyncio.create_task(one.wait()) for one in (event, stop)]
     done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)

@@ -5,16 +5,18 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.behind import PATIENCE_S
+from agent.commands.behind import PATIENCE_S, arrives
 from agent.commands.common import (
     CommandFailed,
     OutputFile,
     Parser,
+    Stop,
     fail,
     read_settings,
     run,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 # What a prompt from a file or a pipe may be; the server has a bound of its own, in characters.
 MAX_PROMPT_BYTES = 8 * 1024 * 1024
 NAME = "codex_exec"
+STDOUT = 1
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> int:
@@ -120,20 +123,32 @@ def _what(arguments: "argparse.Namespace") -> tuple[str | None, str]:
         raise CommandFailed("--last belongs to resume, as in: countersign exec resume --last", 2)
     if len(words) > 1:
         raise CommandFailed(f"one prompt is needed, found {len(words)} words; put it in quotes", 2)
+    # None: it was closed.
+    is_piped = sys.stdin is not None and not sys.stdin.isatty()
     if words and words[0] != "-":
-        return resumed, words[0]
-    if not words and sys.stdin.isatty():
+        if resumed is not None or not is_piped:
+            return resumed, words[0]
+        print("countersign exec: reading what else belongs to the prompt from stdin", file=sys.stderr)
+        more = _read_prompt()
+        if not more.strip():
+            return None, words[0]
+        return None, f"{words[0]}\n\n<stdin>\n{more}{'' if more.endswith('\n') else '\n'}</stdin>"
+    if sys.stdin is None or not (words or is_piped):
         raise CommandFailed("a prompt is needed: as an argument, or on stdin", 2)
+    prompt = _read_prompt()
+    if not prompt.strip():
+        raise CommandFailed("no prompt was found on stdin", 2)
+    return resumed, prompt
+
+
+def _read_prompt() -> str:
     raw = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
     if len(raw) > MAX_PROMPT_BYTES:
         raise CommandFailed(f"the prompt on stdin is longer than {MAX_PROMPT_BYTES >> 20} MiB", 2)
     try:
-        prompt = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError as exc:
         raise CommandFailed(f"the prompt on stdin is not UTF-8: byte {exc.start}", 2) from exc
-    if not prompt.strip():
-        raise CommandFailed("no prompt was found on stdin", 2)
-    return resumed, prompt
 
 
 def _with_profile(config: dict[str, Any], home: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def _with_profile(config: dict[str, Any], home: str, name: str, overrides: Seque
 def _schema(path: str) -> dict[str, Any]:
     try:
         schema = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise CommandFailed(f"--output-schema {path!r} cannot be read: {exc}", 2) from exc
     if not isinstance(schema, dict):
         raise CommandFailed(f"--output-schema {path!r} must hold a JSON object", 2)
@@ -188,11 +203,13 @@ async def _exec(
     from agent.rpc.jsonrpc import RequestFailed
 
     events = ExecEvents()
-    async with stop_signals() as stop, _client(settings, options, home, config) as client:
+    async with stop_signals() as stop, _client(settings, options, home, config, stop) as client:
+        if stop.is_set():
+            return stop.code
         try:
             thread_id = await _thread(client, arguments, config, resumed, cwd)
             if arguments.as_json:
-                _print({"type": "thread.started", "thread_id": thread_id})
+                await _print({"type": "thread.started", "thread_id": thread_id})
             turn: dict[str, Any] = {"threadId": thread_id, "input": _input(prompt, arguments.image)}
             if schema is not None:
                 turn["outputSchema"] = schema
@@ -216,16 +233,14 @@ async def _exec(
         if not arguments.as_json:
             print(f"countersign exec: {events.failure}", file=sys.stderr)
         return 1
-    if not arguments.as_json:
-        print(events.last_message)
     return 0
 
 
 @contextlib.asynccontextmanager
 async def _client(
-    settings: "ProxySettings", options: "RecordingOptions", home: str, config: dict[str, Any]
+    settings: "ProxySettings", options: "RecordingOptions", home: str, config: dict[str, Any], stop: Stop
 ) -> AsyncIterator["PipeClient"]:
-    """A client of an app-server in this process; a desktop may come by --rpc, to make the tokens."""
+    """A client of an app-server in this process; a desktop may come by --rpc, to make the tokens, until `stop`."""
     from agent.app import App
     from agent.rpc.listen import SocketUnavailable, listen_unix, socket_path
     from agent.rpc.pipe import PipeClient
@@ -248,10 +263,7 @@ async def _client(
                     await stack.enter_async_context(listen_unix(socket_path(settings.rpc), app.serve_also))
                 except SocketUnavailable as exc:
                     raise CommandFailed(settings.blamed("rpc", exc)) from exc
-                try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        await app.attester_arrived.wait()
-                except TimeoutError:
+                if not await arrives(app.attester_arrived, stop, PATIENCE_S):
                     text = f"no desktop that makes tokens came to {settings.rpc} within {PATIENCE_S:g} s"
                     print(f"countersign exec: {text}; the turn runs without attestation", file=sys.stderr)
             yield client
@@ -311,15 +323,47 @@ async def _listen(client: "PipeClient", events: ExecEvents, *, as_json: bool) ->
         told = await client.told.get()
         for event in events.of(told.method, told.params):
             if as_json:
-                _print(event)
+                await _print(event)
             else:
                 _tell(event)
         if told.method == "turn/completed":
+            if not as_json and events.failure is None and events.last_message:
+                await _write(events.last_message)
             return
 
 
-def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event, ensure_ascii=False, separators=(",", ":")), flush=True)
+async def _print(event: dict[str, Any]) -> None:
+    await _write(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+
+
+async def _write(line: str) -> None:
+    """Write it to stdout. Who does not read that holds up the turn, and not what a signal brings about.
+
+    Raises:
+        BrokenPipeError: Nobody reads it any more.
+    """
+    loop = asyncio.get_running_loop()
+    written: asyncio.Future[OSError | None] = loop.create_future()
+
+    def tell(problem: OSError | None) -> None:
+        if not written.done():
+            written.set_result(problem)
+
+    def write() -> None:
+        problem = None
+        try:
+            rest = memoryview(f"{line}\n".encode("utf-8", "replace"))
+            while rest:
+                rest = rest[os.write(STDOUT, rest) :]
+        except OSError as exc:
+            problem = exc
+        with contextlib.suppress(RuntimeError):  # the loop has ended first
+            loop.call_soon_threadsafe(tell, problem)
+
+    # A daemon, and past the buffer of sys.stdout: the end of the process waits for neither.
+    threading.Thread(target=write, daemon=True, name="stdout").start()
+    if (problem := await written) is not None:
+        raise problem
 
 
 def _tell(event: dict[str, Any]) -> None:
@@ -336,6 +380,8 @@ def _tell(event: dict[str, Any]) -> None:
                 print(f"  {change['kind']} {_plain(change['path'])} ({item['status']})", file=sys.stderr)
         case "item.completed", "reasoning" if item["text"]:
             print(_plain(item["text"]), file=sys.stderr)
+        case "item.completed", "web_search":
+            print(f"  searched: {_plain(item['query'])}", file=sys.stderr)
         case "error", _:
             print(f"! {_plain(event['message'])}", file=sys.stderr)
         case "turn.completed", _:

@@ -2,7 +2,7 @@
 
 import enum
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,6 @@ def decide_command(
     sandbox_mode: str,
     *,
     escalated: bool,
-    words: Sequence[str],
-    allowed: Collection[tuple[str, ...]],
     rule: Rule | None = None,
     dangerous: bool = False,
     additional: bool = False,
@@ -59,8 +57,6 @@ def decide_command(
         policy: "untrusted", "on-request", "never", or {"granular": {...}}.
         sandbox_mode: As `Thread.sandbox_mode`.
         escalated: The model wants it outside the sandbox.
-        words: The command, as `plain_words`.
-        allowed: Beginnings of commands that the user has allowed for the session or for good.
         rule: The strictest of the user's rules for anything in it.
         dangerous: It should not run without a word of the user, wherever it runs.
         additional: The model wants permissions for it that nobody has granted yet.
@@ -89,8 +85,7 @@ def decide_command(
         name = _policy_name(policy)
         text = "you cannot request additional permissions unless the approval policy is OnRequest"
         return Decision(Verdict.REFUSE, f"approval policy is {name}; reject command \u2014 {text}", is_whole=True)
-    by_rule = rule is not None and rule.ruling is Ruling.ALLOW
-    if by_rule or any(tuple(words[: len(prefix)]) == prefix for prefix in allowed):
+    if rule is not None and rule.ruling is Ruling.ALLOW:
         return Decision(Verdict.RUN_FREE if escalated else Verdict.RUN)
     if dangerous:
         if policy == "never":
@@ -133,11 +128,12 @@ def decide_patch(policy: Any, *, inside: bool, allowed: bool) -> Decision:
         allowed: The user has allowed patches of all these files for the session.
     """
     if allowed:
-        return Decision(Verdict.RUN_FREE)
+        return Decision(Verdict.RUN if inside else Verdict.RUN_FREE)
+    if inside:
+        # A yes does not let it out: what it goes through may become a link in the meantime.
+        return Decision(Verdict.ASK if policy == "untrusted" else Verdict.RUN)
     if policy == "untrusted":
         return Decision(Verdict.ASK_FREE)
-    if inside:
-        return Decision(Verdict.RUN)
     if policy == "never":
         return Decision(Verdict.REFUSE, "writing outside of the project; rejected by user approval settings")
     if isinstance(policy, dict) and not policy.get("granular", {}).get("sandbox_approval"):
@@ -203,7 +199,7 @@ def proposed_amendment(script: str, argv: Sequence[str], wanted: Sequence[str] =
     if not all(_is_plain(part) for part in parts):
         return list(argv)
     words = plain_words(next((part for part in parts if removes_by_force(part)), parts[0]))
-    named = len(wanted) > 1 or (len(wanted) == 1 and wanted[0].rpartition("/")[2] not in _ANY)
+    named = any(not word.startswith("-") and word.rpartition("/")[2] not in _ANY for word in wanted)
     named = named and len(parts) == 1  # in a chain the model is not heard (tool_exec_on_request_accept)
     return list(wanted) if named and tuple(words[: len(wanted)]) == tuple(wanted) else list(words)
 

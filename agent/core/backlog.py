@@ -21,6 +21,7 @@ class Backlog[Step]:
         self._waiting = 0
         self._room = asyncio.Event()
         self._room.set()
+        self._closed = False
 
     def fits(self, size: int) -> bool:
         """Whether there is room for a step of this size."""
@@ -28,6 +29,8 @@ class Backlog[Step]:
 
     def put(self, step: Step, size: int = 0) -> None:
         """Add a step of our own, which is always taken."""
+        if self._closed:
+            return
         size += STEP_CHARACTERS
         self._waiting += size
         if self._waiting > HIGH_WATER_CHARACTERS:
@@ -55,6 +58,14 @@ class Backlog[Step]:
         if self._waiting <= HIGH_WATER_CHARACTERS:
             self._room.set()
 
+    def clear(self) -> None:
+        """Forget what waits; what was taken is still to be done."""
+        while not self._steps.empty():
+            _, size = self._steps.get_nowait()
+            self.done(size)
+
     def close(self) -> None:
-        """Nothing more is done; whoever waits goes on."""
+        """Nothing more is done, and nothing taken in; whoever waits goes on."""
+        self._closed = True
+        self.clear()
         self._room.set()

@@ -17,7 +17,9 @@ from agent.model.wire import Item
 TRIGGER: Item = {"type": "compaction_trigger"}
 SUMMARY = "compaction"
 # What is kept of the user's words, the newest first: without a bound, enough of them would fill the window for good.
-KEPT_TOKENS = 20_000
+# The second is for a summary in words. (observed)
+KEPT_TOKENS = 64_000
+KEPT_TOKENS_IN_WORDS = 20_000
 BYTES_PER_TOKEN = 4
 # An image is counted as this many tokens, whatever its size in bytes.
 IMAGE_TOKENS = 1_500
@@ -39,14 +41,32 @@ class Compaction:
     """One that runs.
 
     Args:
-        outputs: What the service has answered with so far.
+        input: What is to be summed up.
         in_words: The provider knows no trigger.
+        outputs: What the service has answered with so far.
     """
 
     item_id: str
     started_ms: int
-    outputs: list[Item] = field(default_factory=list)
+    input: Sequence[Item]
     in_words: bool = False
+    outputs: list[Item] = field(default_factory=list)
+    _left_out: int = 0
+
+    def shorten(self) -> bool:
+        """The input did not fit: leave out the oldest of it, the more the longer this goes on; False if it is all.
+
+        A service that knows the trigger is not asked again (observed).
+        """
+        if not self.in_words or len(self.input) <= 1:
+            return False
+        items = list(self.input)
+        for _ in range(max(1, self._left_out // 4)):
+            if len(items) > 1:
+                items = _without_oldest(items)
+                self._left_out += 1
+        self.input = items
+        return True
 
     @property
     def trigger(self) -> Item:
@@ -72,7 +92,7 @@ class Compaction:
             said = "\n".join(words_of(item) for item in self.outputs if item["type"] == "message").strip()
             if not said:
                 raise NotOneSummary("the model was asked for a summary and gave none; the history stays as it is")
-            return [*kept(history), message("user", f"{FOUND}\n{said}")]
+            return [*kept(history, KEPT_TOKENS_IN_WORDS), message("user", f"{FOUND}\n{said}")]
         summaries = [item for item in self.outputs if item["type"] == SUMMARY]
         if len(summaries) != 1:
             raise NotOneSummary(
@@ -83,9 +103,9 @@ class Compaction:
         return [*kept(history), summary]
 
 
-def kept(history: Sequence[Item]) -> list[Item]:
-    """What is said again in full: what the developer said, where the work is, and the user's last words."""
-    left = KEPT_TOKENS
+def kept(history: Sequence[Item], tokens: int = KEPT_TOKENS) -> list[Item]:
+    """What is said again: what the developer said, where the work is, and as much of the user's last words."""
+    left = tokens
     items: list[Item] = []
     for item in reversed(history):
         if item.get("type") != "message":
@@ -93,11 +113,35 @@ def kept(history: Sequence[Item]) -> list[Item]:
         if item.get("role") == "developer" or is_context(item):
             items.append(item)
         elif item.get("role") == "user" and left > 0 and not (is_goal_context(item) or _text(item).startswith(FOUND)):
-            left -= estimated_tokens((item,))
-            if left >= 0:
-                items.append(item)
+            size = _size(item)
+            items.append(item if size <= left else _cut(item, left))
+            left -= size
     items.reverse()
     return items
+
+
+def _size(item: Item) -> int:
+    """About how many tokens a message is."""
+    parts = item.get("content")
+    parts = [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
+    return estimated_tokens([{name: one.get(name) for name in ("text", "image_url")} for one in parts])
+
+
+def _cut(item: Item, tokens: int) -> Item:
+    """A message that is too long: how it begins and how it ends."""
+    text = words_of(item, "input_text")
+    half = tokens * BYTES_PER_TOKEN // 2
+    content = text.encode("utf-8", "replace")
+    if len(content) > 2 * half:
+        head, tail = content[:half].decode("utf-8", "ignore"), content[len(content) - half :].decode("utf-8", "ignore")
+        text = f"{head}…{len(content) // BYTES_PER_TOKEN - tokens} tokens truncated…{tail}"
+    return message("user", text)  # without its images
+
+
+def _without_oldest(items: list[Item]) -> list[Item]:
+    """Without the first, and without the output of a call that it is: that would stand there alone."""
+    call = items[0].get("call_id")
+    return [one for one in items[1:] if call is None or one.get("call_id") != call]
 
 
 def is_context(item: Item) -> bool:

@@ -7,6 +7,7 @@ to get around it can.
 import re
 
 _TOKEN = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\$\(|[;&|(){}`\n]|(?:\\.|[^\s;&|(){}`'"\\$]|\$(?!\())+""", re.DOTALL)
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*+(?:"|\\?\Z)', re.DOTALL)
 _STARTS = frozenset((*";&|(){}`\n", "$("))
 # Words behind which a command begins.
 _BEFORE = frozenset("do then else elif if while until ! time sudo env nohup exec command".split())
@@ -22,7 +23,8 @@ def removes_by_force(script: str, depth: int = _MOST_NESTED) -> bool:
             return True
         if depth and name in _SHELLS and any(removes_by_force(word, depth - 1) for word in words[1:]):
             return True
-    inner = (quoted for quoted in re.findall(r'"(?:\\.|[^"\\])*"', script) if "$(" in quoted or "`" in quoted)
+    # Also one without its end, once: to look for that end from each quote on would take for ever.
+    inner = (quoted for quoted in _QUOTED.findall(script) if "$(" in quoted or "`" in quoted)
     return depth > 0 and any(removes_by_force(quoted[1:-1], depth - 1) for quoted in inner)
 
 

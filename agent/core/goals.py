@@ -1,7 +1,7 @@
 """Goals: what a thread works towards by itself, turn after turn, and what the model is told of it. Pure."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -53,7 +53,7 @@ class Goal:
     def new(cls, thread_id: str, objective: str, token_budget: int | None, now_s: int) -> Self:
         """Raises GoalRefused."""
         check(objective, token_budget)
-        return cls(thread_id, objective, GoalStatus.ACTIVE, token_budget, 0, 0, now_s, now_s)
+        return cls(thread_id, objective.strip(), GoalStatus.ACTIVE, token_budget, 0, 0, now_s, now_s)
 
     @classmethod
     def of(cls, wire: dict[str, Any]) -> Self:
@@ -64,7 +64,8 @@ class Goal:
         """
         status = GoalStatus(wire["status"])
         used = int(wire["tokensUsed"]), int(wire["timeUsedSeconds"]), int(wire["createdAt"]), int(wire["updatedAt"])
-        return cls(str(wire["threadId"]), str(wire["objective"]), status, wire["tokenBudget"], *used)
+        budget = None if wire["tokenBudget"] is None else int(wire["tokenBudget"])
+        return cls(str(wire["threadId"]), str(wire["objective"]), status, budget, *used)
 
     def wire(self) -> dict[str, Any]:
         """The goal as clients see it."""
@@ -93,12 +94,16 @@ class Goal:
         check(changes.get("objective"), changes.get("tokenBudget"))
         goal = replace(
             self,
-            objective=changes.get("objective", self.objective),
-            status=GoalStatus(changes.get("status", self.status)),
+            objective=changes.get("objective", self.objective).strip(),
             token_budget=changes.get("tokenBudget", self.token_budget),
-            updated_at=now_s,
         )
-        return goal._limited()
+        return goal.at(GoalStatus(changes.get("status", self.status)), now_s)._limited()
+
+    def at(self, status: GoalStatus, now_s: int) -> "Goal":
+        """The goal with another status. That its budget was used up counts for more than that it rests (observed)."""
+        rests = status in (GoalStatus.PAUSED, GoalStatus.BLOCKED)
+        kept = rests and self.status is GoalStatus.BUDGET_LIMITED
+        return replace(self, status=self.status if kept else status, updated_at=now_s)
 
     def spent(self, tokens: int, seconds: int, now_s: int) -> "Goal":
         """The goal after so much more work on it."""
@@ -127,17 +132,24 @@ class GoalKeeper(Protocol):
         ...
 
 
-def are_wanted(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration leaves the feature on, as it is by default."""
-    features = config.get("features")
-    return not (isinstance(features, dict) and features.get("goals") is False)
+def changed(goal: Goal | None, thread_id: str, changes: dict[str, Any], now_s: int) -> Goal:
+    """The goal of a thread with other members, named as on the wire; a new one if it has none.
+
+    Raises:
+        GoalRefused: There is none to change, or a member makes no sense.
+    """
+    if goal is None:
+        if "objective" not in changes:
+            raise GoalRefused(f"cannot update goal for thread {thread_id}: no goal exists")
+        goal = Goal.new(thread_id, changes["objective"], changes.get("tokenBudget"), now_s)
+    return goal.changed(changes, now_s)
 
 
 def check(objective: str | None, token_budget: int | None) -> None:
     """Raises GoalRefused."""
     if objective is not None and not objective.strip():
         raise GoalRefused("goal objective must not be empty")
-    if objective is not None and len(objective) > MOST_CHARACTERS:
+    if objective is not None and len(objective.strip()) > MOST_CHARACTERS:
         raise GoalRefused(f"goal objective must be at most {MOST_CHARACTERS} characters")
     if token_budget is not None and token_budget <= 0:
         raise GoalRefused("goal budgets must be positive when provided")

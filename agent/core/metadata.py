@@ -9,7 +9,7 @@ _SANDBOXES = {"danger-full-access": "none", "external-sandbox": "external"}
 
 
 def turn_metadata(
-    thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str, cause: str | None = None
+    thread: Thread, *, kind: str, turn_id: str, installation_id: str, effort: str | None, cause: str | None = None
 ) -> str:
     """The JSON text of `x-codex-turn-metadata`; `kind` is "prewarm", "turn" or "compaction".
 
@@ -29,7 +29,7 @@ def turn_metadata(
         "sandbox": _SANDBOXES.get(thread.sandbox_mode, "seccomp"),
         "sandbox_mode": thread.sandbox_mode,
         "model": thread.model,
-        "reasoning_effort": effort,
+        **({} if effort is None else {"reasoning_effort": effort}),
     }
     return json.dumps(content, separators=(",", ":"))
 

@@ -11,6 +11,7 @@ from agent.core.goals import (
     Goal,
     GoalRefused,
     GoalStatus,
+    changed,
     counted,
     objective_item,
     status_after_failure,
@@ -68,14 +69,9 @@ class Pursuit:
             GoalRefused: There is none to change, or a member makes no sense.
         """
         self.account()
-        now_s = now_ms() // 1000
         before = self.goal
-        if before is None:
-            if "objective" not in changes:
-                raise GoalRefused(f"cannot update goal for thread {self._thread.id}: no goal exists")
-            before = Goal.new(self._thread.id, changes["objective"], changes.get("tokenBudget"), now_s)
-        goal = before.changed(changes, now_s)
-        if goal.objective != before.objective and goal.status is GoalStatus.ACTIVE and self._running() is not None:
+        goal = changed(before, self._thread.id, changes, now_ms() // 1000)
+        if before is not None and goal.objective != before.objective and goal.status is GoalStatus.ACTIVE:
             self._say(to_adjust(goal))
         self._keep(goal)
         return goal
@@ -107,9 +103,7 @@ class Pursuit:
         self.account()
         if self.goal is None:
             raise GoalRefused("cannot update goal because this thread has no goal")
-        if status is GoalStatus.PAUSED and self.goal.status is GoalStatus.BUDGET_LIMITED:
-            return self.goal  # the limit counts for more
-        goal = replace(self.goal, status=status, updated_at=now_ms() // 1000)
+        goal = self.goal.at(status, now_ms() // 1000)
         self._keep(goal)
         self.tell(self._running())
         return goal

@@ -1,110 +1,30 @@
-"""Realtime conversations: at most one for each thread, with the agent behind it.
+"""A realtime conversation: at most one for each thread, with the agent behind it.
 
 What clients ask for waits in one queue for each thread, in order, and is bounded in characters: a client that is faster
-than the socket is answered later, and told when that is not enough.
-
-Longer than most modules: it is one conversation with three parties, each of which must see the same state.
+than the socket is answered later, and told when that is not enough. Only an end (or a new beginning) waits for nothing.
 """
 
 import asyncio
 import contextlib
-import functools
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, assert_never
 
 from agent.core.backlog import Backlog
+from agent.core.realtime_steps import Live, Lost, Say, Step, Stop
 from agent.core.realtime_texts import ENDED, STARTED, delegation, note
 from agent.core.realtime_wanted import Link, Refused, Service, Wanted
 from agent.core.session import Core
-from agent.core.surroundings import ThreadNotFound
+from agent.core.surroundings import NotSteerable, ThreadNotFound
 from agent.core.thread import Thread, message
 from agent.core.transcript import Told, Transcript
 from agent.model import realtime_wire as wire
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError, judge
-from agent.model.realtime_wire import Caller, Message, Session, Version
+from agent.model.realtime_wire import Caller, Session, Version
 
 logger = logging.getLogger(__name__)
 
 NOT_RUNNING = "conversation is not running"
-
-
-@dataclass(frozen=True, slots=True)
-class _Say:
-    """Send what this makes for the version that is spoken; nothing, if it makes None."""
-
-    make: Callable[[Version], Message | None]
-    respond: bool = False  # and have the model respond to it
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """The socket of this conversation was closed; with a reason, if that was no good end."""
-
-    live: "_Live"
-    reason: str | None
-
-
-_Step = Wanted | _Say | _Stop | _Lost
-
-
-@dataclass(slots=True)
-class _Live:
-    """A conversation that clients were told of; `link` is there once messages can be sent."""
-
-    session: Session
-    wanted: Wanted
-    session_id: str
-    transcript: Transcript
-    link: Link | None = None
-    reader: asyncio.Task[None] | None = None
-    watch: asyncio.Task[None] | None = None
-    handoff: str | None = None  # what the agent works on
-    turn: str | None = None  # in which
-    responding: bool = False
-    wants_response: bool = False
-
-
-class Conversations:
-    """The conversations of a process.
-
-    Args:
-        deserted: Returns once nobody follows a thread any more.
-    """
-
-    def __init__(
-        self,
-        core: Core,
-        service: Service,
-        publish: Callable[[str, str, dict[str, Any]], None],
-        deserted: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._core = core
-        self._service = service
-        self._publish = publish
-        self._deserted = deserted
-        self._all: dict[str, Conversation] = {}
-
-    def of(self, thread_id: str) -> "Conversation":
-        """The conversation of a thread, which may be silent. Raises ThreadNotFound."""
-        if (found := self._all.get(thread_id)) is None:
-            thread = self._core.thread(thread_id)
-            found = self._all[thread_id] = Conversation(
-                self._core,
-                thread,
-                self._service,
-                functools.partial(self._publish, thread_id),
-                functools.partial(self._deserted, thread_id),
-                functools.partial(self._all.pop, thread_id, None),
-            )
-            self._core.accompany(thread_id, found)
-        return found
 
 
 class Conversation:
@@ -121,9 +41,9 @@ class Conversation:
     ) -> None:
         self._core, self._thread, self._service = core, thread, service
         self._publish, self._deserted, self._forget = publish, deserted, forget
-        self._steps: Backlog[_Step] = Backlog()
-        self._live: _Live | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._steps: Backlog[Step] = Backlog()
+        self._live: Live | None = None
+        self._doing: asyncio.Task[None] | None = None  # what an end cuts short
         self._ending: str | None = None  # what the agent, which was told of the start, is to be told of the end
         self._worker = asyncio.create_task(self._work())
 
@@ -135,25 +55,28 @@ class Conversation:
 
     def stop(self) -> None:
         """End."""
-        self._cut_short(_Stop())
+        self._cut_short(Stop())
 
-    def _cut_short(self, step: _Step) -> None:
-        """Queue a step that no conversation in the making holds up."""
-        if self._opening is not None:
-            self._opening.cancel()
+    def _cut_short(self, step: Step) -> None:
+        """Queue a step that makes void what waits, and that nothing holds up."""
+        self._steps.clear()
+        if self._doing is not None:
+            self._doing.cancel()
         self._steps.put(step)
 
     async def say_audio(self, content: str) -> None:
         """Add audio, in base64. Raises TooFast."""
-        await self._steps.offer(_Say(lambda _: wire.audio(content)), len(content))
+        await self._steps.offer(Say(lambda _: wire.audio(content)), len(content))
 
     async def say_text(self, role: str, text: str) -> None:
         """Add a text of the user's, or one for the model. Raises TooFast."""
-        await self._steps.offer(_Say(lambda version: wire.typed(version, role, text)), len(text))
+        await self._steps.offer(Say(lambda version: wire.typed(version, role, text)), len(text))
 
     async def say_speech(self, text: str) -> None:
-        """Have a text spoken. Raises TooFast."""
-        await self._steps.offer(_Say(lambda version: wire.from_agent(version, None, text), respond=True), len(text))
+        """Have a text spoken, if there is anything to speak. Raises TooFast."""
+        has_words = bool(text.strip())
+        said = Say(lambda version: wire.from_agent(version, None, text) if has_words else None, respond=has_words)
+        await self._steps.offer(said, len(text))
 
     # What is done about it
 
@@ -167,48 +90,54 @@ class Conversation:
                 await self._fail("internal error")
             self._steps.done(size)
 
-    async def _perform(self, step: _Step) -> None:
+    async def _perform(self, step: Step) -> None:
         match step:
             case Wanted():
                 if self._live is not None:
                     await self._end("requested")
-                self._opening = asyncio.create_task(self._open(step))
-                await asyncio.wait({self._opening})
-                self._opening = None
-            case _Stop() if self._live is None:
+                await self._until_cut_short(self._open(step))
+            case Stop() if self._live is None:
                 self._publish("thread/realtime/closed", {"threadId": self._thread.id, "reason": "requested"})
-            case _Stop():
+            case Stop():
                 await self._end("requested")
-            case _Lost() if step.live is not self._live:
+            case Lost() if step.live is not self._live:
                 pass  # it was ended meanwhile
-            case _Lost(reason=None):
+            case Lost(reason=None):
                 await self._end("transport_closed")
-            case _Lost():
+            case Lost():
                 await self._fail(step.reason)
-            case _Say() if self._live is None:
+            case Say() if self._live is None:
                 self._not_running()
-            case _Say():
+            case Say():
                 await self._send(self._live, step)
             case _:
                 assert_never(step)
 
-    async def _send(self, live: _Live, step: _Say) -> None:
+    async def _until_cut_short(self, doing: Coroutine[Any, Any, None]) -> None:
+        """Do it, unless an end comes first. Raises what it raises."""
+        self._doing = task = asyncio.create_task(doing)
+        await asyncio.wait({task})
+        self._doing = None
+        if not task.cancelled():
+            task.result()
+
+    async def _send(self, live: Live, step: Say) -> None:
         made = step.make(live.session.version)
         try:
             if made is not None and live.link is not None:
-                await live.link.send(made)
+                await self._until_cut_short(live.link.send(made))
         except StreamBroken as exc:
             await self._fail(judge(exc).message)
             return
         if step.respond and live.session.version is Version.V2:
             self._respond(live)
 
-    def _respond(self, live: _Live) -> None:
+    def _respond(self, live: Live) -> None:
         """Have the model respond, once it has ended the response before."""
         live.wants_response = live.responding
         if not live.responding:
             live.responding = True
-            self._steps.put(_Say(lambda _: wire.RESPOND))
+            self._steps.put(Say(lambda _: wire.RESPOND))
 
     def _not_running(self) -> None:
         if self._thread.status == "idle":
@@ -228,10 +157,8 @@ class Conversation:
         """Begin the conversation, or tell why it cannot be."""
         try:
             session = wanted.session(self._thread)
-            caller = Caller(self._thread.id, wanted.session_id or self._thread.id)
+            caller = Caller(self._thread.id, self._session_id(wanted))
             if wanted.offer is None:
-                if not await self._service.has_api_key():
-                    raise Refused("realtime conversation requires API key auth")
                 link = await self._service.connect(caller, session)
                 live = None
             else:
@@ -252,14 +179,17 @@ class Conversation:
         except (UpstreamError, StreamBroken) as exc:
             await self._fail(judge(exc).message)
 
-    def _begin(self, session: Session, wanted: Wanted) -> _Live:
-        session_id = wanted.session_id or self._thread.id
-        live = self._live = _Live(session, wanted, session_id, Transcript(session_id, self._core.new_id))
+    def _begin(self, session: Session, wanted: Wanted) -> Live:
+        session_id = self._session_id(wanted)
+        live = self._live = Live(session, wanted, session_id, Transcript(session_id, self._core.new_id))
         live.watch = asyncio.create_task(self._end_when_deserted())
         self._tell_item(live, {"type": "realtimeSessionStarted"})
         started = {"threadId": self._thread.id, "realtimeSessionId": session_id, "version": str(session.version)}
         self._publish("thread/realtime/started", started)
         return live
+
+    def _session_id(self, wanted: Wanted) -> str:
+        return self._thread.id if wanted.session_id is None else wanted.session_id
 
     async def _end_when_deserted(self) -> None:
         await self._deserted()
@@ -278,14 +208,14 @@ class Conversation:
         self._tell_item(live, {"type": "realtimeSessionClosed", "outcome": "failed" if reason == "error" else "ended"})
         self._publish("thread/realtime/closed", {"threadId": self._thread.id, "reason": reason})
 
-    async def _close(self, live: _Live) -> None:
+    async def _close(self, live: Live) -> None:
         for task in (live.reader, live.watch):
             if task is not None:
                 task.cancel()
         if live.link is not None:
             await live.link.aclose()
 
-    def _tell_item(self, live: _Live, content: dict[str, Any]) -> None:
+    def _tell_item(self, live: Live, content: dict[str, Any]) -> None:
         item = {"id": self._core.new_id(), "realtimeSessionId": live.session_id, **content}
         self._tell([("item/started", {"item": item}), ("item/completed", {"item": item})])
 
@@ -295,14 +225,14 @@ class Conversation:
 
     # What the service says
 
-    async def _read(self, live: _Live, link: Link) -> None:
+    async def _read(self, live: Live, link: Link) -> None:
         reason = None
         try:
             async with contextlib.aclosing(link.frames()) as frames:
                 async for frame in frames:
                     for event in wire.parse(live.session.version, frame):
                         if isinstance(event, wire.Failed):
-                            self._steps.put(_Lost(live, event.message))
+                            self._steps.put(Lost(live, event.message))
                             return
                         self._hear(live, event)
                     await self._steps.room()  # or the service could make us keep without end what it does not take
@@ -311,9 +241,9 @@ class Conversation:
         except Exception:
             logger.exception("realtime failed thread=%s", self._thread.id)
             reason = "internal error"
-        self._steps.put(_Lost(live, reason))
+        self._steps.put(Lost(live, reason))
 
-    def _hear(self, live: _Live, event: wire.Event) -> None:
+    def _hear(self, live: Live, event: wire.Event) -> None:
         match event:
             case wire.TranscriptDelta():
                 self._tell(live.transcript.delta(event.role, event.text))
@@ -336,7 +266,7 @@ class Conversation:
             case _:
                 assert_never(event)
 
-    def _hand_off(self, live: _Live, event: wire.Handoff) -> None:
+    def _hand_off(self, live: Live, event: wire.Handoff) -> None:
         """Give the agent what the user wants of it, in a turn of its own or in the one that runs."""
         said = live.transcript.take(event.prompt)
         transcript = [{"role": role, "text": text} for role, text in said]
@@ -357,8 +287,11 @@ class Conversation:
             )
         except ThreadNotFound:
             return  # it is being unloaded
-        guides = started.begin is None
-        if guides and live.session.version is Version.V2:
+        except NotSteerable:
+            self._answer(event.id, wire.BUSY, respond=True)
+            return
+        # A turn that the user typed is taken over; one that was handed on before has its answer to come.
+        if started.begin is None and live.handoff is not None and live.session.version is Version.V2:
             self._answer(event.id, wire.STEERED, respond=True)
             return
         live.handoff, live.turn = event.id, started.wire["id"]
@@ -368,14 +301,14 @@ class Conversation:
     def _answer(self, call_id: str, text: str, *, respond: bool = False) -> None:
         """Say what came of a call of v2; v1 has none."""
         self._steps.put(
-            _Say(lambda version: wire.output(call_id, text) if version is Version.V2 else None, respond=respond),
+            Say(lambda version: wire.output(call_id, text) if version is Version.V2 else None, respond=respond),
             len(text),
         )
 
     # What the agent says
 
     def told(self, method: str, params: dict[str, Any]) -> None:
-        """See `agent.core.session.Companion`."""
+        """See `agent.core.surroundings.Companion`."""
         live = self._live
         match method:
             case "turn/started":
@@ -399,21 +332,21 @@ class Conversation:
             ended, self._ending = self._ending, None
             self._core.inject(self._thread.id, [note(ended)])
 
-    def _mirror(self, live: _Live, turn_id: str, item: dict[str, Any]) -> None:
+    def _mirror(self, live: Live, turn_id: str, item: dict[str, Any]) -> None:
         text = str(item.get("text", ""))
-        if not text or not live.wanted.handoffs:
+        if not text.strip() or not live.wanted.handoffs:
             return
         if not self._steps.fits(len(text)):
-            self._steps.put(_Lost(live, "the realtime service does not take what the agent says"))
+            self._steps.put(Lost(live, "the realtime service does not take what the agent says"))
             return
         handoff = live.handoff if turn_id == live.turn else None
         final = item.get("phase") != "commentary"
-        self._steps.put(_Say(lambda version: wire.from_agent(version, handoff, text, final=final)), len(text))
+        said = Say(lambda version: wire.from_agent(version, handoff, text, final=final), respond=handoff is None)
+        self._steps.put(said, len(text))
 
     async def aclose(self) -> None:
         """End without a word to clients: the thread goes too."""
-        self._forget()
-        tasks = [task for task in (self._opening, self._worker) if task is not None]
+        tasks = [task for task in (self._doing, self._worker) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -421,4 +354,6 @@ class Conversation:
         if self._live is not None:
             live, self._live = self._live, None
             await self._close(live)
+        # Not before: whoever asks meanwhile is to find this one, and not to begin another that nobody would end.
+        self._forget()
         self._tell_agent()

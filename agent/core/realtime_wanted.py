@@ -7,6 +7,7 @@ from typing import Protocol
 from agent.core.realtime_texts import instructions
 from agent.core.thread import Thread
 from agent.model import realtime_wire as wire
+from agent.model.provider import OPENAI, is_header_value
 from agent.model.realtime_wire import Caller, Message, Session, Version
 
 
@@ -26,8 +27,6 @@ class Link(Protocol):
 
 class Service(Protocol):
     """Opens conversations, see `agent.model.realtime.RealtimeService`."""
-
-    async def has_api_key(self) -> bool: ...
 
     async def call(self, caller: Caller, session: Session, offer: str) -> tuple[str, str]: ...
 
@@ -61,6 +60,14 @@ class Wanted:
 
     def session(self, thread: Thread) -> Session:
         """Raises Refused."""
+        provider = thread.provider
+        if provider.id != OPENAI.id or provider.base_url is not None:
+            raise Refused(
+                f"realtime at the model provider `{provider.id}` with a base URL of its own is not supported by "
+                f"countersign; begin it in a thread of `{OPENAI.id}` without openai_base_url"
+            )
+        if not is_header_value(self.session_id or ""):
+            raise Refused("realtimeSessionId is sent in a header; use printable ASCII characters")
         version = self.version or (Version.V2 if self.offer is None else Version.V1)
         if self.offer is not None and version is not Version.V1:
             raise Refused("realtime calls require realtime v1")

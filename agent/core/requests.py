@@ -30,7 +30,9 @@ def request_of(
     kind: str,
     *,
     turn_id: str,
-    effort: str,
+    effort: str | None,
+    summary: str | None,
+    verbosity: str | None,
     tools: tuple[Item, ...],
     installation_id: str,
     generate: bool = True,
@@ -42,7 +44,7 @@ def request_of(
 
     Args:
         kind: "prewarm", "turn" or "compaction".
-        effort: What the thread wants, or its model's default.
+        effort, summary, verbosity: What the thread wants, or its model's default; None for nothing.
         cause: What the turn was begun for, where it was not the user's word.
     """
     family: dict[str, str] = {}
@@ -74,8 +76,8 @@ def request_of(
         session_id=thread.session_id,
         subagent=None if thread.subagent is None else thread.subagent.kind,
         effort=None if effort == "none" else effort,
-        summary=None if thread.summary == "none" else thread.summary,
-        verbosity=thread.verbosity,
+        summary=None if summary == "none" else summary,
+        verbosity=verbosity,
         output_schema=schema,
         service_tier=None if thread.service_tier == "default" else thread.service_tier,
         generate=generate,

@@ -4,13 +4,12 @@ The reviewer is a thread of its own that clients never hear of: what it does is 
 that is reviewed (observed).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agent.core.thread import Subagent, Thread
-from agent.model.wire import Item
+from agent.model.wire import Item, json_of
 
 INSTRUCTIONS = """\
 You review code changes that somebody else made, inside Countersign, on the user's computer. Read the changes and as
@@ -92,6 +91,7 @@ def reviewer_of(thread: Thread, reviewer_id: str, turn_id: str) -> Thread:
         ephemeral=True,
         model_provider=thread.model_provider,
         provider=thread.provider,
+        config=thread.config,
         parent=thread.id,
         subagent=Subagent("review", turn_id),
     )
@@ -145,7 +145,7 @@ def findings_text(answer: str | None) -> str:
     if answer is None or not answer.strip():
         return NO_ANSWER
     try:
-        content = json.loads(answer[answer.index("{") : answer.rindex("}") + 1])
+        content = json_of(answer[answer.index("{") : answer.rindex("}") + 1])
         explanation = str(content.get("overall_explanation") or "").strip()
         findings = [_finding(one) for one in content.get("findings") or []]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -6,13 +6,14 @@ garbage, is left out and reported; what is left is a thread that can go on.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.goals import Goal
 from agent.core.thread import ABORTED_CALL
 from agent.core.tooling import OUTPUT_TYPES
+from agent.core.views import turn_wire
 from agent.model.wire import Item, TokenUsage
 
 META = "session_meta"
@@ -76,6 +77,20 @@ class StoredThread:
     goal: Goal | None = None
     problems: list[str] = field(default_factory=list)
     closing: list[tuple[str, Any]] = field(default_factory=list)  # lines that a crash kept from being written
+    calls: set[Any] = field(default_factory=set)  # ids of those in the history
+    reverted: set[str] = field(default_factory=set)  # ids of turns
+
+    def turn(self, turn_id: str) -> StoredTurn | None:
+        """The turn; one that has lost its beginning is made up, one that was taken back is None."""
+        for known in reversed(self.turns):
+            if known.wire["id"] == turn_id:
+                return known
+        if turn_id in self.reverted:
+            return None
+        self.turns.append(
+            StoredTurn(turn_wire(turn_id, "interrupted", started_ms=None), [], len(self.history), None, self.total)
+        )
+        return self.turns[-1]
 
     @property
     def id(self) -> str:
@@ -91,6 +106,10 @@ class StoredThread:
                         (str(part.get("text", "")) for part in item["content"] if part.get("type") == "text"), ""
                     )
         return "" if self.goal is None else self.goal.objective
+
+
+class NoSuchCall(ValueError):
+    """A line answers a call that is not in the history."""
 
 
 class NotAThread(ValueError):
@@ -126,6 +145,8 @@ def read(lines: Iterable[bytes], *, whole: bool = True) -> StoredThread:
                 open_turn = _apply(thread, open_turn, kind, payload)
         except NotAThread:
             raise
+        except NoSuchCall:
+            problems.append(f"line {number} answers a call that is not there, and is left out")
         except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
             if thread is None:
                 raise NotAThread("the first line is not that of a thread") from None
@@ -155,25 +176,27 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
     """Take in one line; the turn that is open after it."""
     match kind:
         case "response_item":
-            thread.history.append(_object(payload))
+            item = _object(payload)
+            # What a goal is for is an output that answers nothing.
+            answers = item.get("type") in OUTPUT_TYPES.values() and "call_id" in item
+            if answers and item["call_id"] not in thread.calls:
+                raise NoSuchCall  # its line is lost; with the output alone the service refuses the history
+            thread.history.append(item)
+            thread.calls |= _calls_in((item,))
         case "turn_started":
             turn = StoredTurn(_object(payload["turn"]), [], len(thread.history), total=thread.total, last=thread.last)
             turn.model = payload.get("model")
             thread.turns.append(turn)
         case "thread_item":
             _object(payload["item"])["type"]
-            for known in reversed(thread.turns):
-                if known.wire["id"] == payload["turn_id"]:
-                    known.items.append(payload["item"])
-                    break
+            if (known := thread.turn(payload["turn_id"])) is not None:
+                known.items.append(payload["item"])
         case "turn_ended":
             ended = _object(payload["turn"])
-            for known in reversed(thread.turns):
-                if known.wire["id"] == ended["id"]:
-                    known.wire = ended
-                    if ended["status"] == "completed" and known.model is not None:
-                        thread.meta["answered_by"] = known.model
-                    break
+            if (known := thread.turn(ended["id"])) is not None:
+                known.wire = ended
+                if ended["status"] == "completed" and known.model is not None:
+                    thread.meta["answered_by"] = known.model
             turn = None
         case "token_usage":
             thread.total = _usage(payload)
@@ -190,17 +213,23 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
             history = [_object(item) for item in payload["history"]]
             for known in thread.turns:
                 known.compacted, known.history_start = known.before(thread.history), 0
-            thread.history = history
+            thread.history, thread.calls = history, _calls_in(history)
             thread.window += 1
         case "reverted":
             for index, known in enumerate(thread.turns):
                 if known.wire["id"] == payload["turn_id"]:
                     thread.history = known.before(thread.history)
+                    thread.calls = _calls_in(thread.history)
+                    thread.reverted |= {one.wire["id"] for one in thread.turns[index:]}
                     del thread.turns[index:]
                     break
         case _:
             raise KeyError(kind)
     return turn
+
+
+def _calls_in(items: Iterable[Item]) -> set[Any]:
+    return {item.get("call_id") for item in items if item.get("type") in OUTPUT_TYPES}
 
 
 _COUNTS = ("total", "input", "cached_input", "output", "reasoning_output")
@@ -209,6 +238,28 @@ _COUNTS = ("total", "input", "cached_input", "output", "reasoning_output")
 def usage_payload(total: TokenUsage, last: TokenUsage) -> dict[str, Any]:
     """For a line of USAGE: of all turns, and of the last response."""
     return {**_counts(total), "last": _counts(last)}
+
+
+def entries(history: Sequence[Item], turns: Sequence[StoredTurn]) -> Iterator[tuple[str, Any]]:
+    """Kind and payload of the lines that add up to this history with these turns."""
+    starts: dict[int, list[StoredTurn]] = {turn.history_start: [] for turn in turns}
+    for turn in turns:
+        starts[turn.history_start].append(turn)
+    for number, item in enumerate(history):
+        for turn in starts.pop(number, ()):
+            yield from _entries_of(turn)
+        yield HISTORY, item
+    for late in starts.values():
+        for turn in late:
+            yield from _entries_of(turn)
+
+
+def _entries_of(turn: StoredTurn) -> Iterator[tuple[str, Any]]:
+    yield TURN_STARTED, {"turn": turn.wire}
+    for item in turn.items:
+        yield ITEM, {"turn_id": turn.wire["id"], "item": item}
+    yield USAGE, usage_payload(turn.total, turn.last)
+    yield TURN_ENDED, {"turn": turn.wire}
 
 
 def _counts(usage: TokenUsage) -> dict[str, int]:

@@ -89,7 +89,7 @@ def parse_rules(text: str, name: str) -> list[Rule]:
 def _rule(call: ast.Call, where: str) -> Rule:
     try:
         given: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
-    except ValueError as exc:
+    except (ValueError, TypeError, RecursionError, MemoryError) as exc:
         raise RulesBroken(f"{where}: prefix_rule takes constants") from exc
     pattern = given.get("pattern")
     if not isinstance(pattern, list) or not pattern or call.args:
@@ -107,4 +107,4 @@ def _rule(call: ast.Call, where: str) -> Rule:
 
 def rule_line(words: Sequence[str]) -> str:
     """A rule that allows commands that begin so, as a line of a file."""
-    return f'prefix_rule(pattern={json.dumps(list(words))}, decision="allow")\n'
+    return f'prefix_rule(pattern={json.dumps(list(words), ensure_ascii=False)}, decision="allow")\n'

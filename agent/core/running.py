@@ -15,6 +15,7 @@ from agent.core.chronicle import Chronicle
 from agent.core.goals import Goal
 from agent.core.grounding import Grounding
 from agent.core.pursuit import Pursuit
+from agent.core.rollout import StoredTurn
 from agent.core.steps import (
     CommandEnded,
     FallBack,
@@ -38,11 +39,11 @@ from agent.core.surroundings import (
     ModelFacts,
     ModelSession,
     NothingToAdd,
+    NotSteerable,
     Opening,
     StartedTurn,
     Surroundings,
     ThreadNotFound,
-    TurnBusy,
     TurnNotRunning,
     TurnPlace,
     now_ms,
@@ -51,6 +52,7 @@ from agent.core.thread import Thread
 from agent.core.tooling import OUTPUT_TYPES, CallContext, ToolCall, ToolOutput
 from agent.core.turn import Turn
 from agent.core.user_commands import UserCommands
+from agent.features import is_on
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Item
 
@@ -92,6 +94,7 @@ class Running:
         self._kept: dict[str, Any] = {}  # by the tools
         self._commands = UserCommands(self._command_ended)
         self._goes_on = False  # whether the turn that ended last ended as it should
+        self._closed = False
         self.pursuit = Pursuit(thread, self.chronicle, goal, self._say, self._running_id)
         self._grounding = Grounding(around, thread, self.chronicle)
 
@@ -108,7 +111,8 @@ class Running:
 
     def pursue(self) -> None:
         """Begin a turn for the goal, if there is one to pursue and nothing else runs."""
-        if self._turn is not None or not self.pursuit.is_active:
+        wanted = is_on(self.thread.config_over(self._around.config), "goals")
+        if self._turn is not None or self._closed or not self.pursuit.is_active or not wanted:
             return
         started = self.start_turn([], {}, None, None, lambda thread: None, cause="goal")
         for item in self.pursuit.first_items():
@@ -169,20 +173,37 @@ class Running:
         return self._begun(turn, output_schema)
 
     def start_compaction(self) -> StartedTurn:
-        """Compact the history in a turn of its own. Raises TurnBusy if one runs."""
-        if self._turn is not None:
-            raise TurnBusy("a turn runs in this thread; interrupt it or wait for its end")
-        return self._begun(self._new_turn([], {}, None, compacts=True), None)
+        """Compact the history in a turn of its own."""
+        return self._instead(self._new_turn([], {}, None, compacts=True), None)
 
     def start_opened(self, open_turn: Callable[["TurnPlace"], Opening]) -> StartedTurn:
-        """A turn that begins with what `open_turn` makes, and not with a request. Raises TurnBusy if one runs."""
-        if self._turn is not None:
-            raise TurnBusy("a turn runs in this thread; interrupt it or wait for its end")
+        """A turn that begins with what `open_turn` makes, and not with a request."""
         turn = self._new_turn([], {}, None)
         chronicle = self.chronicle
         place = TurnPlace(self.thread, turn.id, chronicle.publish, chronicle.add_to_history, self._transport)
-        self._opening = open_turn(place)
-        return self._begun(turn, None)
+        return self._instead(turn, open_turn(place))
+
+    def _instead(self, turn: Turn, opening: Opening | None) -> StartedTurn:
+        """A turn that takes the place of the one that runs, if one does (observed)."""
+
+        def begin() -> None:
+            self._replaced()
+            self._turn, self._opening = turn, opening
+            self._drive(turn, lambda: self._begin(turn), None)
+
+        return StartedTurn(turn.wire(), begin)
+
+    def _replaced(self) -> None:
+        if (turn := self._turn) is not None:
+            self._perform_now(turn.count_held())
+            self._stop(turn, self._commands.abort(turn.id), Interrupted(replaced=True))
+
+    def revert(self, turn: StoredTurn) -> None:
+        """Take back a turn and all after it; see `agent.core.session.Core.revert`."""
+        self._replaced()
+        self.thread.history[:] = turn.before(self.thread.history)
+        self.thread.context_tokens = 0
+        self.chronicle.write(rollout.REVERTED, {"turn_id": turn.wire["id"]})
 
     def start_command(self, command: str, timeout_ms: int | None) -> Callable[[], object]:
         """Run a command of the user, beside the turn that runs or in one of its own; what is returned starts it."""
@@ -211,7 +232,7 @@ class Running:
             self._perform_now(self._turn.receive(Steered([], item, None), now_ms()))
 
     def _new_turn(self, content: list[dict[str, Any]], item: Item, client_id: str | None, **more: Any) -> Turn:
-        facts = self._around.facts(self.thread.model)
+        facts = self._around.facts(self.thread)
         return Turn(
             id=self._around.new_id(),
             thread=self.thread,
@@ -244,34 +265,36 @@ class Running:
         self._add(self._turn, steered)
 
     def _add(self, turn: Turn, steered: Steered) -> None:
+        if self._opening is not None or not turn.takes_input:
+            raise NotSteerable("compact" if self._opening is None else "review")
         if not steered.content:
             raise NothingToAdd
         self._perform_now(turn.receive(steered, now_ms()))
 
     def interrupt(self, turn_id: str) -> Callable[[], None]:
-        turn, task = self._turn, self._task
+        turn = self._turn
         if turn is None:
             raise TurnNotRunning("no active turn to interrupt")
         if turn.id != turn_id:
             raise TurnNotRunning(f"expected active turn id {turn_id} but found {turn.id}")
         self._perform_now(turn.count_held())
-        commands = self._commands.abort(turn.id)
+        return functools.partial(self._stop, turn, self._commands.abort(turn.id), Interrupted())
 
-        def stop() -> None:
-            if self._opening is not None:
-                self._opening.stopped()
-                self._opening = None
-            while not self._finished.empty():  # these have an output
-                self._perform_now(turn.receive(self._finished.get_nowait(), now_ms()))
-            # First the notifications, then the task: its cancellation only drops the stream.
-            self._perform_now(turn.receive(Interrupted(), now_ms()))
-            for stopped in {task, *self._calls, *commands}:  # once each: a second time would cut its end short
-                if stopped is not None:
-                    stopped.cancel()
-
-        return stop
+    def _stop(self, turn: Turn, commands: list[asyncio.Task[None]], why: Interrupted) -> None:
+        task = self._task
+        if self._opening is not None:
+            self._opening.stopped()
+            self._opening = None
+        while not self._finished.empty():  # these have an output
+            self._perform_now(turn.receive(self._finished.get_nowait(), now_ms()))
+        # First the notifications, then the task: its cancellation only drops the stream.
+        self._perform_now(turn.receive(why, now_ms()))
+        for stopped in {task, *self._calls, *commands}:  # once each: a second time would cut its end short
+            if stopped is not None:
+                stopped.cancel()
 
     async def aclose(self) -> None:
+        self._closed = True
         if self._turn is not None:
             self.interrupt(self._turn.id)()
         self._commands.abort()
@@ -320,7 +343,7 @@ class Running:
     async def _sample(self, turn: Turn, output_schema: Item | None) -> float | None:
         """One model request, performed as it goes; the delay before the next, None if the turn is over."""
         thread = self.thread
-        items = (*thread.static_input(), *thread.history, *turn.trigger)
+        items = (*thread.static_input(), *turn.input, *turn.trigger)
         kind = "compaction" if turn.trigger else "turn"
         schema = None if turn.trigger else output_schema
         request = self._around.request(

@@ -1,9 +1,10 @@
 """The threads of this process."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.core import rollout
 from agent.core.agents_md import Instructions
@@ -16,24 +17,23 @@ from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.running import Running
 from agent.core.steps import Steered
 from agent.core.store import Found, Journal, Store, StoreFailed, ThreadBusy, ThreadNotStored
-from agent.core.surroundings import ModelFacts, ModelSession, StartedTurn, Surroundings, ThreadNotFound, TurnPlace
+from agent.core.surroundings import (
+    Companion,
+    ModelFacts,
+    ModelSession,
+    StartedTurn,
+    Surroundings,
+    ThreadNotFound,
+    TurnPlace,
+)
 from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
 from agent.core.views import usage_wire
 from agent.model.provider import Provider
 from agent.model.wire import Item, TokenUsage
 
-
-class Companion(Protocol):
-    """What goes along with a loaded thread."""
-
-    def told(self, method: str, params: dict[str, Any]) -> None:
-        """The followers of the thread were told this."""
-        ...
-
-    async def aclose(self) -> None:
-        """The thread is about to be unloaded."""
-        ...
+# After so many attempts to read a file that grows meanwhile, nothing else is done while it is read.
+_MOST_READS = 3
 
 
 class Core:
@@ -54,7 +54,7 @@ class Core:
         self,
         *,
         open_session: Callable[[str, Provider], ModelSession],
-        facts: Callable[[str], ModelFacts],
+        facts: Callable[[Thread], ModelFacts],
         publish: Callable[[str, str, dict[str, Any]], None],
         installation_id: str,
         ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]],
@@ -68,7 +68,8 @@ class Core:
         self._around = Surroundings(facts, self._tell, installation_id, ask, tools, store.home, config or {})
         self.store = store
         self._threads: dict[str, Running] = {}
-        self._closing: set[str] = set()
+        self._closing: dict[str, asyncio.Future[None]] = {}  # done when they are closed
+        self._ends = False
 
     async def instructions(self, thread: Thread) -> Instructions:
         """What the AGENTS.md files that count for a thread say."""
@@ -109,22 +110,54 @@ class Core:
             ThreadNotStored, ThreadArchived, ThreadBusy, StoreFailed: It cannot be.
         """
         if thread_id in self._closing:
-            raise ThreadBusy("it is closing; retry thread/resume after the thread is closed")
+            raise _closes()
         if (running := self._threads.get(thread_id)) is not None:
             if running.journal is None or running.journal.is_on_disk:
                 return running.thread
             raise ThreadNotStored(thread_id)
+        journal = self._journal(thread_id)
+        try:
+            return self._loaded(self.store.read(Found(journal.path, False)), journal.path, journal, provider_of)
+        except BaseException:
+            journal.close()
+            raise
+
+    def _journal(self, thread_id: str) -> Journal:
+        """Of a thread that is not loaded. Raises ThreadNotStored, ThreadArchived, ThreadBusy, StoreFailed."""
         path = self.store.path_to_load(thread_id)
         journal = Journal(path, dict, exists=True)
         try:
             journal.lock()  # before it is read: nobody else writes it from here on
         except OSError as exc:
             raise StoreFailed(f"the thread's file {path.name} cannot be written: {exc.strerror}") from exc
-        try:
-            return self._loaded(self.store.read(Found(path, False)), path, journal, provider_of)
-        except BaseException:
-            journal.close()
-            raise
+        return journal
+
+    async def stored(self, thread_id: str) -> tuple[StoredThread, Found]:
+        """What is on disk of a thread up to now, also of one that is loaded, or archived.
+
+        What is written meanwhile is read too: it would be lost to a client that follows the thread from now on.
+
+        Raises:
+            ThreadNotStored, StoreFailed: There is nothing.
+        """
+        for _ in range(_MOST_READS):
+            found = await asyncio.to_thread(self.store.find, thread_id)
+            before = self._lines(thread_id)
+            try:
+                stored = await asyncio.to_thread(self.store.read, found, whole=before is None)
+            except StoreFailed:
+                if found.path.exists():
+                    raise
+                continue  # it was put away, or taken back
+            if self._lines(thread_id) == before:
+                return stored, found
+        found = self.store.find(thread_id)
+        return self.store.read(found, whole=not self.is_loaded(thread_id)), found
+
+    def _lines(self, thread_id: str) -> int | None:
+        """How many lines were written since the thread was loaded; None where it is not."""
+        running = self._threads.get(thread_id)
+        return None if running is None or running.journal is None else running.journal.lines
 
     def _loaded(
         self, stored: StoredThread, path: Path, journal: Journal, provider_of: Callable[[str], Provider]
@@ -166,20 +199,15 @@ class Core:
         journal = self._threads[thread.id].journal
         if journal is None:
             return
-        starts: dict[int, list[StoredTurn]] = {turn.history_start: [] for turn in kept}
-        for turn in kept:
-            starts[turn.history_start].append(turn)
-        for number, item in enumerate(thread.history):
-            for turn in starts.pop(number, ()):
-                _write_turn(journal, turn)
-            journal.write(rollout.HISTORY, item)
-        for turns in starts.values():
-            for turn in turns:
-                _write_turn(journal, turn)
+        for kind, payload in rollout.entries(thread.history, kept):
+            journal.write(kind, payload)
 
     async def unload(self, thread_id: str) -> bool:
-        """Stop the thread and let go of its file; False if it was not loaded."""
-        self._closing.add(thread_id)
+        """Stop the thread and let go of its file; False if it was not loaded, or somebody else has unloaded it."""
+        if (closed := self._closing.get(thread_id)) is not None:
+            await asyncio.wait({closed})
+            return False
+        closed = self._closing[thread_id] = asyncio.get_running_loop().create_future()
         try:
             if (companion := self._companions.pop(thread_id, None)) is not None:
                 await companion.aclose()
@@ -189,7 +217,8 @@ class Core:
             await running.aclose()
             return True
         finally:
-            self._closing.discard(thread_id)
+            del self._closing[thread_id]
+            closed.set_result(None)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -204,12 +233,25 @@ class Core:
         return self._running(thread_id).is_busy
 
     def write(self, thread_id: str, kind: str, payload: Any) -> None:
-        """Append a line to the file of a loaded thread.
+        """Append a line to the file of a thread, which need not be loaded.
 
         Raises:
-            ThreadNotFound: It is not loaded.
+            ThreadNotStored, ThreadArchived, ThreadBusy, StoreFailed: It is not loaded, and cannot be written.
         """
-        self._running(thread_id).chronicle.write(kind, payload)
+        if thread_id in self._closing:
+            raise _closes()
+        if (running := self._threads.get(thread_id)) is not None:
+            running.chronicle.write(kind, payload)
+            return
+        journal = self._journal(thread_id)
+        journal.write(kind, payload)
+        journal.close()
+        if journal.problem is not None:
+            raise StoreFailed(journal.problem)
+
+    def revert(self, thread_id: str, turn: StoredTurn) -> None:
+        """Take back a turn, as it is stored now, and all after it; one that runs is stopped. Raises ThreadNotFound."""
+        self._running(thread_id).revert(turn)
 
     def inject(self, thread_id: str, items: list[Item]) -> None:
         """Add items to what the model reads.
@@ -231,7 +273,7 @@ class Core:
         usage = {
             "total": usage_wire(thread.total),
             "last": usage_wire(thread.last),
-            "modelContextWindow": self._around.facts(thread.model).usable_window,
+            "modelContextWindow": self._around.facts(thread).usable_window,
         }
         return {"threadId": thread_id, "turnId": turn_id, "tokenUsage": usage}
 
@@ -244,16 +286,14 @@ class Core:
         return self._running(thread_id).pursuit
 
     def pursue(self, thread_id: str) -> None:
-        """Begin a turn for the goal of a loaded thread, if it has one to pursue and nothing else runs.
-
-        Raises:
-            ThreadNotFound: It is not loaded.
-        """
-        self._running(thread_id).pursue()
+        """Begin a turn for the goal of a thread, if it is loaded, has one to pursue, and nothing else runs."""
+        with contextlib.suppress(ThreadNotFound):
+            self._open(thread_id).pursue()
 
     def prewarm(self, thread_id: str) -> None:
-        """Start loading the static input of a new thread."""
-        self._running(thread_id).prewarm()
+        """Start loading the static input of a thread, if it is loaded."""
+        if (running := self._threads.get(thread_id)) is not None:
+            running.prewarm()
 
     def start_turn(
         self,
@@ -271,17 +311,17 @@ class Core:
 
         Raises:
             ThreadNotFound: There is no such thread.
-            NothingToAdd: A turn runs, and the input is empty.
+            NotSteerable, NothingToAdd: A turn runs that takes no input, or the input is empty.
         """
-        return self._running(thread_id).start_turn(content, item, client_id, output_schema, override)
+        return self._open(thread_id).start_turn(content, item, client_id, output_schema, override)
 
     def start_compaction(self, thread_id: str) -> "StartedTurn":
-        """Compact the history in a turn of its own.
+        """Compact the history in a turn of its own, which takes the place of one that runs.
 
         Raises:
-            ThreadNotFound, TurnBusy: It cannot be.
+            ThreadNotFound: There is no such thread.
         """
-        return self._running(thread_id).start_compaction()
+        return self._open(thread_id).start_compaction()
 
     def start_command(self, thread_id: str, command: str, timeout_ms: int | None) -> Callable[[], object]:
         """Run a command of the user; what is returned starts it: call it once the request was answered.
@@ -289,19 +329,19 @@ class Core:
         Raises:
             ThreadNotFound: There is no such thread.
         """
-        return self._running(thread_id).start_command(command, timeout_ms)
+        return self._open(thread_id).start_command(command, timeout_ms)
 
     def start_review(
         self, thread_id: str, reviewer_id: str, target: Target, ended: Callable[[], None]
     ) -> "StartedTurn":
-        """Have something reviewed, in a turn of the thread.
+        """Have something reviewed, in a turn of the thread, which takes the place of one that runs.
 
         Args:
             reviewer_id: The thread that the reviewer's requests name.
             ended: Called once it makes no more of them.
 
         Raises:
-            ThreadNotFound, TurnBusy: It cannot be.
+            ThreadNotFound: There is no such thread.
         """
 
         def opening(place: TurnPlace) -> Reviewing:
@@ -309,7 +349,7 @@ class Core:
             session = self._open_session(reviewer_id, reviewer.provider)
             return Reviewing(place, reviewer, target, self._around, session, ended)
 
-        return self._running(thread_id).start_opened(opening)
+        return self._open(thread_id).start_opened(opening)
 
     def steer(
         self, thread_id: str, turn_id: str, content: list[dict[str, Any]], item: Item, client_id: str | None
@@ -318,7 +358,7 @@ class Core:
 
         Raises:
             ThreadNotFound, TurnNotRunning: There is no such turn.
-            NothingToAdd: The input is empty.
+            NotSteerable, NothingToAdd: It takes no input, or the input is empty.
         """
         self._running(thread_id).steer(turn_id, Steered(content, item, client_id))
 
@@ -331,7 +371,8 @@ class Core:
         return self._running(thread_id).interrupt(turn_id)
 
     async def aclose(self) -> None:
-        """Stop all turns and close all sockets."""
+        """Stop all turns and close all sockets; no turn begins any more."""
+        self._ends = True
         companions, self._companions = self._companions, {}
         await asyncio.gather(*(companion.aclose() for companion in companions.values()))
         await asyncio.gather(*(running.aclose() for running in self._threads.values()))
@@ -342,10 +383,12 @@ class Core:
             raise ThreadNotFound(thread_id)
         return running
 
+    def _open(self, thread_id: str) -> "Running":
+        """One in which a turn may begin. Raises ThreadNotFound."""
+        if self._ends or thread_id in self._closing:
+            raise ThreadNotFound(thread_id)
+        return self._running(thread_id)
 
-def _write_turn(journal: Journal, turn: StoredTurn) -> None:
-    journal.write(rollout.TURN_STARTED, {"turn": turn.wire})
-    for item in turn.items:
-        journal.write(rollout.ITEM, {"turn_id": turn.wire["id"], "item": item})
-    journal.write(rollout.USAGE, rollout.usage_payload(turn.total, turn.last))
-    journal.write(rollout.TURN_ENDED, {"turn": turn.wire})
+
+def _closes() -> ThreadBusy:
+    return ThreadBusy("it is closing; retry thread/resume after the thread is closed")

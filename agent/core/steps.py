@@ -98,7 +98,13 @@ class Steered:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The user stopped the turn."""
+    """The user stopped the turn.
+
+    Args:
+        replaced: For another one; the model is not told of it then (observed).
+    """
+
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class Journal:
         self._file = -1
         self._is_torn = exists  # whether the last line may lack its end
         self.problem: str | None = None
+        self.lines = 0  # that were written
 
     def write(self, kind: str, payload: Any) -> None:
         """Append one line. After a failure nothing more is written, and `problem` says why; the thread goes on."""
@@ -75,6 +76,7 @@ class Journal:
                 _end_torn_line(self.path, self._file)
                 self._is_torn = False
             _write_all(self._file, line(kind, payload, _now()))
+            self.lines += 1
         except (OSError, ThreadBusy, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             self.problem = f"the thread is not saved any more: {self.path.name}: {reason}"
@@ -103,6 +105,8 @@ class Journal:
                 _write_all(file, line(META, {**self._meta(), "countersign": FORMAT}, _now()))
         except BaseException:
             os.close(file)
+            if not self._exists:  # what has no first line is no thread, and would be in the way of its name
+                self.path.unlink(missing_ok=True)
             raise
         self._file, self._exists = file, True
 
@@ -169,11 +173,18 @@ class Store:
             raise ThreadArchived(thread_id)
         return found.path
 
-    def read(self, found: Found) -> StoredThread:
-        """Raises StoreFailed."""
+    def read(self, found: Found, *, whole: bool = True) -> StoredThread:
+        """What the file of a thread says.
+
+        Args:
+            whole: False where it is being written: a turn that has no end yet is not over then.
+
+        Raises:
+            StoreFailed: It cannot be used.
+        """
         try:
             with open(found.path, "rb") as file:
-                thread = read(file)
+                thread = read(file, whole=whole)
                 thread.updated_at = int(os.fstat(file.fileno()).st_mtime)
         except OSError as exc:
             raise StoreFailed(f"the thread's file {found.path.name} cannot be read: {exc.strerror}") from exc

@@ -49,6 +49,18 @@ class Opening(Protocol):
         ...
 
 
+class Companion(Protocol):
+    """What goes along with a loaded thread."""
+
+    def told(self, method: str, params: dict[str, Any]) -> None:
+        """The followers of the thread were told this."""
+        ...
+
+    async def aclose(self) -> None:
+        """The thread is about to be unloaded."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a turn needs to know of its model.
@@ -58,9 +70,11 @@ class ModelFacts:
         compaction_limit: Tokens at which the user wants a thread to be compacted, if he has said so.
     """
 
-    default_effort: str
+    default_effort: str | None
     usable_window: int
     compaction_limit: int | None = None
+    default_summary: str | None = None
+    takes_verbosity: bool = True
 
 
 class ThreadNotFound(LookupError):
@@ -71,8 +85,12 @@ class TurnNotRunning(LookupError):
     """There is no such turn to steer or interrupt; the text is the original's."""
 
 
-class TurnBusy(RuntimeError):
-    """A turn runs, and what is wanted needs one of its own; the text says what to do."""
+class NotSteerable(RuntimeError):
+    """What runs takes no input: a compaction, or a review; `kind` is what the original calls it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"cannot steer a {kind} turn")
+        self.kind = kind
 
 
 class NothingToAdd(ValueError):
@@ -84,7 +102,7 @@ class Surroundings:
     """What all threads of a process share.
 
     Args:
-        facts: What is known of a model.
+        facts: What is known of the model of a thread.
         publish: Tells the followers of a thread: (thread id, method, params).
         installation_id: As told to the model service.
         ask: Asks the followers of a thread: (thread id, method, params).
@@ -93,7 +111,7 @@ class Surroundings:
         config: config.toml with the overrides, for what the AGENTS.md files are.
     """
 
-    facts: Callable[[str], ModelFacts]
+    facts: Callable[[Thread], ModelFacts]
     publish: Callable[[str, str, dict[str, Any]], None]
     installation_id: str
     ask: Callable[[str, str, dict[str, Any]], Awaitable[Any]]
@@ -107,7 +125,7 @@ class Surroundings:
 
     async def instructions(self, thread: Thread) -> agents_md.Instructions:
         """What the AGENTS.md files that count for a thread say."""
-        return await asyncio.to_thread(agents_md.load, self.home, thread.cwd, self.config)
+        return await asyncio.to_thread(agents_md.load, self.home, thread.cwd, thread.config_over(self.config))
 
     async def context(self, thread: Thread) -> list[Item]:
         """What the model must know before the first input of a thread."""
@@ -122,11 +140,14 @@ class Surroundings:
     ) -> ResponsesRequest:
         """See `agent.core.requests.request_of`; None for the model of the thread."""
         thread = thread if model is None else dataclasses.replace(thread, model=model)
+        facts = self.facts(thread)
         return request_of(
             thread,
             items,
             kind,
-            effort=thread.effort or self.facts(thread.model).default_effort,
+            effort=thread.effort or facts.default_effort,
+            summary=thread.summary or facts.default_summary,
+            verbosity=thread.verbosity if facts.takes_verbosity else None,
             tools=() if kind == "compaction" and not thread.provider.compacts else self.tools.declared(thread),
             installation_id=self.installation_id,
             **more,

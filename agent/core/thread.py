@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model.limits import RateLimits
 from agent.model.provider import OPENAI, Provider
 from agent.model.wire import Item, TokenUsage
 
@@ -21,6 +22,13 @@ TURN_ABORTED = """\
 <turn_aborted>
 The user stopped the previous turn. What it was doing may be half done: look before you rely on it.
 </turn_aborted>"""
+
+# What the model is told when an answer of it was held back.
+FILTERED_ANSWER = """\
+<content_filter_guidance>
+A content filter stopped your last answer. Do not try to say the same in another way, with a tool or later: tell the
+user briefly that you cannot, offer what you can do instead, and go on with what has nothing to do with it.
+</content_filter_guidance>"""
 
 SANDBOX_POLICIES: dict[str, dict[str, Any]] = {
     "read-only": {"type": "readOnly", "networkAccess": False},
@@ -84,6 +92,8 @@ class Thread:
         window: How often it was compacted.
         answered_by: The model that answered last; None before the first answer.
         first_unread: The oldest turn that no client has marked as read.
+        limits: What the service has said last of the user's limits.
+        config: config.toml with what the request said over it that the thread came by; None where it said nothing.
     """
 
     id: str
@@ -105,9 +115,11 @@ class Thread:
     source: str | None = None
     model_provider: str = OPENAI.id
     provider: Provider = OPENAI  # of that name
+    config: dict[str, Any] | None = None
     history: list[Item] = field(default_factory=list)
     total: TokenUsage = field(default_factory=TokenUsage)
     last: TokenUsage = field(default_factory=TokenUsage)  # of the last response
+    limits: RateLimits | None = None
     context_tokens: int = 0
     window: int = 0
     answered_by: str | None = None
@@ -135,6 +147,10 @@ class Thread:
     def session_id(self) -> str:
         """The thread that it is known under to the model service besides its own id."""
         return self.id if self.subagent is None or self.parent is None else self.parent
+
+    def config_over[C: Mapping[str, Any]](self, common: C) -> C | dict[str, Any]:
+        """The configuration that counts for it: its own, or that of all threads."""
+        return common if self.config is None else self.config
 
     def static_input(self) -> tuple[Item, ...]:
         """What every request starts with, known before the first turn."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from agent.core.goals import GoalKeeper
 from agent.core.thread import Thread
-from agent.model.wire import Item
+from agent.model.wire import Item, whole
 
 # Types of calls in a response, and of the items that answer them.
 OUTPUT_TYPES = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
@@ -57,7 +57,8 @@ class ToolOutput:
 
     def item(self, call: ToolCall) -> Item:
         """As the item that answers the call."""
-        return {"type": OUTPUT_TYPES[call.kind], "call_id": call.id, "output": self.content}
+        # What a name on disk is that is no UTF-8, no request could carry, and no later one of the thread.
+        return {"type": OUTPUT_TYPES[call.kind], "call_id": call.id, "output": whole(self.content)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,25 +27,27 @@ class Transcript:
     def delta(self, role: str, text: str) -> list[Told]:
         """More was said."""
         if self._said and self._said[-1][0] == role:
-            self._said[-1] = (role, self._said[-1][1] + text)
+            self._keep(role, self._said.pop()[1] + text)
         else:
-            self._said.append((role, text))
-        self._bound()
+            self._keep(role, text)
         return [*self._shown(role, text), ("transcript/delta", {"role": role, "delta": text})]
 
     def done(self, role: str, whole: str) -> list[Told]:
         """What was said is this as a whole."""
-        if self._said and self._said[-1][0] == role:
-            self._said[-1] = (role, whole)
-        else:
-            self._said.append((role, whole))
-        self._bound()
-        told = [] if role in self._open else self._shown(role, whole)
-        return [*told, *self._completed(role, whole), ("transcript/done", {"role": role, "text": whole})]
+        told: list[Told] = []
+        if whole:
+            if self._said and self._said[-1][0] == role:
+                self._said.pop()
+            self._keep(role, whole)
+            if not self._open.get(role, ("", ""))[1]:
+                told += self._shown(role, whole)
+        if role in self._open:
+            told += self._completed(role)
+        return [*told, ("transcript/done", {"role": role, "text": whole})]
 
     def complete(self) -> list[Told]:
         """Nothing more comes of the open segments."""
-        return [told for role in list(self._open) for told in self._completed(role, self._open[role][1])]
+        return [told for role in list(self._open) for told in self._completed(role)]
 
     def take(self, prompt: str) -> list[tuple[str, str]]:
         """What was said since the last time, with what the agent is to do."""
@@ -57,7 +59,7 @@ class Transcript:
     def _shown(self, role: str, text: str) -> list[Told]:
         told: list[Told] = []
         if role in self._open and len(self._open[role][1]) >= MOST_SEGMENT_CHARACTERS:
-            told += self._completed(role, self._open[role][1])
+            told += self._completed(role)
         if role not in self._open:
             self._open[role] = (self._new_id(), "")
             told.append(("item/started", {"item": self._item(role)}))
@@ -65,8 +67,9 @@ class Transcript:
         self._open[role] = (segment_id, before + text)
         return [*told, ("item/transcript/delta", {"itemId": segment_id, "delta": text})]
 
-    def _completed(self, role: str, whole: str) -> list[Told]:
-        item = {**self._item(role), "text": whole}
+    def _completed(self, role: str) -> list[Told]:
+        """What was shown of it, also where the service has another text in the end (observed)."""
+        item = self._item(role)
         del self._open[role]
         return [("item/completed", {"item": item})]
 
@@ -80,9 +83,9 @@ class Transcript:
             "text": text,
         }
 
-    def _bound(self) -> None:
-        """Let go of what was said first."""
-        while len(self._said) > 1 and sum(len(text) for _, text in self._said) > MOST_KEPT_CHARACTERS:
+    def _keep(self, role: str, text: str) -> None:
+        """For the agent; lets go of what was said first."""
+        if text:
+            self._said.append((role, text[-MOST_KEPT_CHARACTERS:]))
+        while sum(len(text) for _, text in self._said) > MOST_KEPT_CHARACTERS:
             self._said.pop(0)
-        role, text = self._said[-1]
-        self._said[-1] = (role, text[-MOST_KEPT_CHARACTERS:])

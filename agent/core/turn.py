@@ -1,15 +1,18 @@
 """One turn, decided: events in, commands out. Pure.
 
 The order of what clients are told is the order of the original (facts/protocol.md 4 and 5.6): the goldens are
-replayed against it. Longer than most modules: one state machine is read in one place.
+replayed against it.
 """
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, assert_never
 
+from agent.core.calls import Calls
 from agent.core.compaction import Compaction, NotOneSummary, estimated_tokens, is_full
+from agent.core.inputs import Inputs
+from agent.core.meter import Meter
+from agent.core.shown_items import ShownItems
 from agent.core.steps import (
     CommandEnded,
     FallBack,
@@ -28,11 +31,9 @@ from agent.core.steps import (
     TurnCommand,
     TurnEvent,
 )
-from agent.core.thread import ABORTED_CALL, TURN_ABORTED, Thread, message
-from agent.core.tooling import OUTPUT_TYPES, ToolCall, ToolOutput
-from agent.core.views import error_wire, item_wire, limits_wire, turn_wire, usage_wire
-from agent.model.failures import UpstreamError, judge
-from agent.model.limits import RateLimits
+from agent.core.thread import FILTERED_ANSWER, TURN_ABORTED, Thread, message
+from agent.core.views import error_wire, turn_wire
+from agent.model.failures import Retry, UpstreamError, judge
 from agent.model.wire import (
     Completed,
     Created,
@@ -91,26 +92,24 @@ class Turn:
         self.of_user = of_user  # until the model is asked
         self.cause: str | None = None  # as the service is told; None for the user's word
         self._thread = thread
-        self._inputs = [Steered(content, item, client_id)] if content else []
-        self._window = window
+        self._about = {"threadId": thread.id, "turnId": id}
         self._compaction_limit = compaction_limit
         self._retries = retries
         self._new_id = new_id
         self._attempts = 0
-        self._started_ms = 0
-        self._open: dict[str, _OpenItem] = {}
-        self._calls: list[ToolCall] = []  # of this response, in order
-        self._answers: dict[str, Item] = {}  # their outputs, by the call's id
-        self._last_message: dict[str, Any] | None = None
-        self._limits: RateLimits | None = None
+        self._started_ms: int | None = None
+        self._meter = Meter(thread, id, window)
+        self._inputs = Inputs(thread.id, id, new_id)
+        self._shown = ShownItems(thread.id, id, new_id)
+        self._calls = Calls()
         self._over = False
-        self._running: list[ToolCall] = []
         self._held: Completed | SampleFailed | Impossible | None = None  # the end of a response, until all calls ended
-        self._stops = False
         self._compacts = compacts
         self._former_model = former_model
         self._compaction: Compaction | None = None  # while one runs
         self._just_compacted = False
+        if content:
+            self._inputs.add(Steered(content, item, client_id))
 
     def wire(self) -> dict[str, Any]:
         """The turn as the answer to turn/start shows it."""
@@ -127,6 +126,16 @@ class Turn:
         return bool(self._inputs)
 
     @property
+    def takes_input(self) -> bool:
+        """Whether the user may add something: a turn that only compacts has no use for it (observed)."""
+        return not self._compacts
+
+    @property
+    def input(self) -> tuple[Item, ...]:
+        """What the next request has of the history."""
+        return tuple(self._thread.history if self._compaction is None else self._compaction.input)
+
+    @property
     def trigger(self) -> tuple[Item, ...]:
         """What the next request has behind the history."""
         return () if self._compaction is None else (self._compaction.trigger,)
@@ -138,15 +147,22 @@ class Turn:
 
     def start(self, now_ms: int) -> list[TurnCommand]:
         """The first commands."""
+        told = self._tell_start(now_ms)
+        compacts = self._compacts or self._is_full() or self._former_model is not None
+        if self.of_user:
+            return told
+        return [*told, *(self._compact(now_ms) if compacts else [*self._inputs.take(now_ms), Sample()])]
+
+    def _tell_start(self, now_ms: int) -> list[TurnCommand]:
         self._started_ms = now_ms
         self._thread.status = "active"
         status = {"threadId": self._thread.id, "status": {"type": "active", "activeFlags": []}}
-        compacts = self._compacts or self._is_full() or self._former_model is not None
         started = {"threadId": self._thread.id, "turn": turn_wire(self.id, "inProgress", started_ms=now_ms)}
-        told: list[TurnCommand] = [Notify("thread/status/changed", status), Notify("turn/started", started)]
-        if self.of_user:
-            return told
-        return [*told, *(self._compact(now_ms) if compacts else [*self._take_inputs(now_ms), Sample()])]
+        return [Notify("thread/status/changed", status), Notify("turn/started", started)]
+
+    def _hear_out(self, now_ms: int) -> list[TurnCommand]:
+        """Of a turn that ends before it has begun: what the user said is told, and not lost."""
+        return [] if self._started_ms is not None else [*self._tell_start(now_ms), *self._inputs.take(now_ms)]
 
     def count_held(self) -> list[TurnCommand]:
         """What a response has cost whose calls still run: told before the turn is interrupted (observed)."""
@@ -154,13 +170,13 @@ class Turn:
         if not isinstance(held, Completed) or held.usage is None:
             return []
         self._held = dataclasses.replace(held, usage=None)
-        return [self._count(self._thread.total + held.usage, held.usage)]
+        return [*self._meter.spend(held.usage)]
 
     def receive(self, event: TurnEvent, now_ms: int) -> list[TurnCommand]:
         """What follows from an event; nothing once the turn is over."""
         if self._over:
             return []
-        if self._running and isinstance(event, SampleFailed | Impossible):
+        if self._calls.run and isinstance(event, SampleFailed | Impossible):
             self._held = event  # until all calls have an output: the history must be whole for what follows
             return []
         match event:
@@ -169,22 +185,24 @@ class Turn:
             case SampleFailed():
                 return self._failed(event, now_ms)
             case Impossible():
-                return [*self._record_outputs(), *self._fail(event.reason, event.info, now_ms)]
+                return [*self._hear_out(now_ms), *self._take_outputs(), *self._fail(event.reason, event.info, now_ms)]
             case Steered():
-                self._inputs.append(event)
+                self._inputs.add(event)
                 return []
             case ToolFinished():
                 return self._tool_finished(event, now_ms)
             case CommandEnded():
                 self.of_user = False
                 if self._inputs:
-                    return [*self._take_inputs(now_ms), Sample()]
+                    return [*self._inputs.take(now_ms), Sample()]
                 return [self._status("idle"), *self._finish("completed", now_ms)]
             case Interrupted():
+                self._calls.abort(now_ms)
                 return [
-                    *self._abort_calls(),
-                    *self._leave_word(),
-                    Record(message("user", TURN_ABORTED)),
+                    *self._hear_out(now_ms),
+                    *self._take_outputs(),
+                    *self._inputs.leave(),
+                    *(() if event.replaced else [Record(message("user", TURN_ABORTED))]),
                     self._status("idle"),
                     *self._finish("interrupted", now_ms),
                 ]
@@ -192,7 +210,7 @@ class Turn:
                 assert_never(event)
 
     def _received(self, event: ResponseEvent, now_ms: int) -> list[TurnCommand]:
-        if self._compaction is not None and not isinstance(event, TurnState | LimitsSeen):
+        if self._compaction is not None and not isinstance(event, TurnState):
             return self._receive_summary(self._compaction, event, now_ms)
         match event:
             case Created():
@@ -201,124 +219,43 @@ class Turn:
                 self.state = event.value
                 return []
             case LimitsSeen():
-                self._limits = event.limits
+                self._meter.learn(event.limits)
                 return []
             case ItemAdded():
-                return self._open_item(event.item, now_ms)
-            case TextDelta():
-                opened = self._open.get(event.item_id)
-                # The original says nothing of an empty piece (observed).
-                if opened is None or opened.kind != "agentMessage" or not event.delta:
-                    return []
-                return [Notify("item/agentMessage/delta", self._delta(event.item_id, event.delta))]
-            case SummaryPartAdded():
-                if event.item_id not in self._open:
-                    return []
-                params = self._about(itemId=event.item_id, summaryIndex=event.summary_index)
-                return [Notify("item/reasoning/summaryPartAdded", params)]
-            case SummaryDelta():
-                if event.item_id not in self._open:
-                    return []
-                params = self._delta(event.item_id, event.delta) | {"summaryIndex": event.summary_index}
-                return [Notify("item/reasoning/summaryTextDelta", params)]
+                return [*self._shown.begin(event.item, now_ms)]
+            case TextDelta() | SummaryPartAdded() | SummaryDelta():
+                return [*self._shown.piece(event)]
             case ItemDone():
-                return self._item_done(event.item, now_ms)
+                told = self._shown.end(event.item, now_ms)
+                call = self._calls.begin(event.item, now_ms)
+                return [Record(history_item(event.item)), *told, *(() if call is None else (RunTool(call),))]
             case Completed():
                 return self._completed(event, now_ms)
             case _:
                 assert_never(event)
 
-    # Items
-
-    def _open_item(self, item: Item, now_ms: int, content: Item | None = None) -> list[TurnCommand]:
-        kind = _KINDS.get(item["type"])
-        item_id = item.get("id")
-        if kind is None or not isinstance(item_id, str):
-            return []
-        self._open[item_id] = _OpenItem(kind, now_ms)
-        shown = item_wire(kind, item_id, content or {}, started_ms=now_ms, completed_ms=None)
-        return [Notify("item/started", self._about(item=shown, startedAtMs=now_ms))]
-
-    def _item_done(self, item: Item, now_ms: int) -> list[TurnCommand]:
-        commands: list[TurnCommand] = [Record(history_item(item))]
-        kind = _KINDS.get(item["type"])
-        if kind is not None:
-            if not isinstance(item.get("id"), str):
-                item = {**item, "id": self._new_id()}
-            if item["id"] not in self._open:
-                commands += self._open_item(item, now_ms, item)  # as a whole: it did not come in pieces (observed)
-            opened = self._open.pop(item["id"])
-            shown = item_wire(kind, item["id"], item, started_ms=opened.started_ms, completed_ms=now_ms)
-            if kind == "agentMessage":
-                self._last_message = shown
-            params = self._about(item=shown, contentTokenCount=None, completedAtMs=now_ms)
-            commands.append(Notify("item/completed", params))
-        elif item["type"] in OUTPUT_TYPES:
-            call = ToolCall.of(item)
-            self._running.append(call)
-            self._calls.append(call)
-            commands.append(RunTool(call))
-        return commands
-
     def _tool_finished(self, event: ToolFinished, now_ms: int) -> list[TurnCommand]:
-        if event.call not in self._running:
-            return []
-        self._running.remove(event.call)
-        self._answers[event.call.id] = event.output.item(event.call)
-        self._stops = self._stops or event.output.stops_turn
-        if self._running or self._held is None:
+        if not self._calls.finish(event.call, event.output) or self._calls.run or self._held is None:
             return []
         held, self._held = self._held, None
         return self._completed(held, now_ms) if isinstance(held, Completed) else self.receive(held, now_ms)
 
-    def _abort_calls(self) -> list[TurnCommand]:
-        """Outputs for what was stopped: a call without one makes the service refuse the history."""
-        self._answers |= {call.id: ToolOutput(ABORTED_CALL).item(call) for call in self._running}
-        self._running.clear()
-        return self._record_outputs()
-
-    def _take_inputs(self, now_ms: int) -> list[TurnCommand]:
-        """Turn the user's waiting input into items."""
-        commands: list[TurnCommand] = []
-        for taken in self._inputs:
-            if not taken.content:
-                commands.append(Record(taken.item))
-                continue
-            shown: dict[str, Any] = {
-                "type": "userMessage",
-                "id": self._new_id(),
-                "clientId": taken.client_id,
-                "content": taken.content,
-                "startedAtMs": now_ms,
-                "completedAtMs": None,
-            }
-            completed = {**shown, "completedAtMs": now_ms}
-            commands += [
-                Notify("item/started", self._about(item=shown, startedAtMs=now_ms)),
-                Notify("item/completed", self._about(item=completed, contentTokenCount=None, completedAtMs=now_ms)),
-                Record(taken.item),
-            ]
-        self._inputs = []
-        return commands
-
-    def _leave_word(self) -> list[TurnCommand]:
-        """What is not the user's word, but what a command said, is for the next turn to read."""
-        left = [Record(one.item) for one in self._inputs if not one.content]
-        self._inputs = [one for one in self._inputs if one.content]
-        return [*left]
-
     # Compaction
 
     def _is_full(self) -> bool:
-        return is_full(self._thread.context_tokens, self._window, self._compaction_limit)
+        return is_full(self._thread.context_tokens, self._meter.window, self._compaction_limit)
 
     def _compact(self, now_ms: int) -> list[TurnCommand]:
-        self._compaction = Compaction(self._new_id(), now_ms, in_words=not self._thread.provider.compacts)
-        started = self._about(item=self._compaction.wire(None), startedAtMs=now_ms)
+        thread = self._thread
+        self._compaction = Compaction(self._new_id(), now_ms, thread.history, in_words=not thread.provider.compacts)
+        started = {"item": self._compaction.wire(None), **self._about, "startedAtMs": now_ms}
         return [Notify("item/started", started), Sample()]
 
     def _receive_summary(self, compaction: Compaction, event: ResponseEvent, now_ms: int) -> list[TurnCommand]:
         """A compaction's answer is not shown: only its summary counts, and that it is the only one."""
+        if isinstance(event, LimitsSeen):
+            self._meter.learn(event.limits)
+            return [*self._meter.tell()] if compaction.in_words else []  # then at once (observed)
         if isinstance(event, ItemDone):
             compaction.outputs.append(event.item)
         if not isinstance(event, Completed):
@@ -329,81 +266,74 @@ class Turn:
         except NotOneSummary as exc:
             return self._compact_otherwise(compaction) or self._fail(str(exc), "other", now_ms)
         self._compaction, self._former_model, self._just_compacted, self._attempts = None, None, True, 0
-        words: list[TurnCommand] = []
-        if compaction.in_words and event.usage is not None:  # its cost is told; that of a trigger is not (observed)
-            words = [self._count(thread.total + event.usage, event.usage)]
         left = estimated_tokens((*thread.static_input(), *history))
-        shown = self._about(item=compaction.wire(now_ms), contentTokenCount=None, completedAtMs=now_ms)
+        shown = {"item": compaction.wire(now_ms), **self._about, "contentTokenCount": None, "completedAtMs": now_ms}
         commands: list[TurnCommand] = [
-            *words,
+            *(self._meter.spend(event.usage) if compaction.in_words else ()),  # of a trigger it is not told (observed)
             Replace(history),
-            self._count(thread.total, TokenUsage(total=left)),
+            *self._meter.count(thread.total, TokenUsage(total=left)),
             Notify("item/completed", shown),
-            *self._tell_limits(),
         ]
-        if self._compacts and not any(one.content for one in self._inputs):
+        if self._compacts:
             return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
-        return [*commands, *self._take_inputs(now_ms), Sample()]
+        return [*commands, *self._inputs.take(now_ms), Sample()]
 
     def _compact_otherwise(self, compaction: Compaction) -> list[TurnCommand]:
         """The next attempt after one that cannot be retried: where another model was asked first, the thread's own."""
         if self._former_model is None:
             return []
-        self._former_model = None
-        self._attempts = 0
+        self._former_model, self._attempts = None, 0
         compaction.outputs.clear()
         return [Sample()]
 
     # Ends
 
     def _completed(self, event: Completed, now_ms: int) -> list[TurnCommand]:
-        if self._running:
+        if self._calls.run:
             self._held = event
             return []
         self._attempts = 0
         self._thread.answered_by = self._thread.model
-        self._open.clear()
-        commands: list[TurnCommand] = []
-        if event.usage is not None:
-            commands.append(self._count(self._thread.total + event.usage, event.usage))
-        commands += self._tell_limits()
-        if self._stops:
-            commands += [*self._record_outputs(), Record(message("user", TURN_ABORTED)), self._status("idle")]
+        self._shown.drop_open()
+        commands: list[TurnCommand] = [*self._meter.spend(event.usage)]
+        if self._calls.stops:
+            commands += [*self._take_outputs(), Record(message("user", TURN_ABORTED)), self._status("idle")]
             return [*commands, *self._finish("interrupted", now_ms)]
-        if self._calls or self._inputs:
-            commands += self._record_outputs()
+        if self._calls or self._inputs or event.goes_on:
+            commands += self._take_outputs()
             # One that has just been did not help: the service says itself when there is no more room.
             full = self._is_full() and not self._just_compacted
             self._just_compacted = False
-            return [*commands, *(self._compact(now_ms) if full else [*self._take_inputs(now_ms), Sample()])]
-        if self._last_message is not None:  # without one there is nothing to read (observed)
+            return [*commands, *(self._compact(now_ms) if full else [*self._inputs.take(now_ms), Sample()])]
+        if self._shown.last_message is not None:  # without one there is nothing to read (observed)
             commands += self._read_state()
         return [*commands, self._status("idle"), *self._finish("completed", now_ms)]
 
     def _failed(self, event: SampleFailed, now_ms: int) -> list[TurnCommand]:
         # An item that was open stays open: it never completes, and the next attempt starts one of its own.
-        self._open.clear()
-        if self._compaction is not None:
-            self._compaction.outputs.clear()
-        commands = self._record_outputs()
+        self._shown.drop_open()
+        compaction = self._compaction
+        if compaction is not None:
+            compaction.outputs.clear()
         verdict = judge(event.failure)
-        if verdict.tells_limits:  # the limits of a refusal are told only where they are the reason (observed)
-            if isinstance(event.failure, UpstreamError):
-                self._limits = event.failure.limits
-            commands += self._tell_limits()
+        if verdict.tells_limits and isinstance(event.failure, UpstreamError):
+            # Those of a refusal are told only where they are the reason (observed).
+            self._meter.learn(event.failure.limits)
+        commands: list[TurnCommand] = [*self._take_outputs(), *self._meter.tell()]
         if verdict.window_full:
-            full = TokenUsage(total=self._window)
-            commands.append(self._count(full, TokenUsage(total=max(0, self._window - self._thread.total.total))))
-            self._thread.context_tokens = self._window
+            if compaction is not None and compaction.shorten():
+                return [*commands, Sample()]
+            if compaction is None or compaction.in_words:
+                commands += self._meter.fill()
+        if verdict.filtered and compaction is None:
+            commands += [Record(message("developer", FILTERED_ANSWER)), *self._inputs.take(now_ms)]
         if not verdict.retryable:
-            if self._compaction is not None and (again := self._compact_otherwise(self._compaction)):
-                return [*commands, *again]
-            return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
+            return [*commands, *self._give_up(verdict, now_ms)]
         self._attempts += 1
         over_socket = event.transport == "websocket"
         if self._attempts > self._retries:
             if not over_socket:
-                return [*commands, *self._fail(verdict.message, verdict.info, now_ms)]
+                return [*commands, *self._give_up(verdict, now_ms)]
             self._attempts = 0
             text = f"Falling back from WebSockets to HTTPS transport. {verdict.message}"
             warning = Notify("warning", {"threadId": self._thread.id, "message": text})
@@ -415,20 +345,30 @@ class Turn:
                 {"responseStreamDisconnected": {"httpStatusCode": verdict.status}},
                 verdict.message,
             )
-            commands.append(Notify("error", self._about(error=error, willRetry=True)))
+            commands.append(Notify("error", {"error": error, "willRetry": True, **self._about}))
         return [*commands, Sample(min(delay_s, MAX_RETRY_DELAY_S))]
 
-    def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
-        commands: list[TurnCommand] = []
+    def _give_up(self, verdict: Retry, now_ms: int) -> list[TurnCommand]:
+        """What a request failed with will not go away by itself."""
         if self._compaction is not None:
-            if not self._compaction.in_words:
-                reason = f"Error running remote compact task: {reason}"
-            commands = self._take_inputs(now_ms)  # that it has not come to yet: they are not lost (observed)
+            return self._compact_otherwise(self._compaction) or self._fail(verdict.message, verdict.info, now_ms)
+        if not verdict.window_full and self._inputs.has_words:
+            self._attempts = 0
+            return [*self._inputs.take(now_ms), Sample()]  # the user has said more, and is to be heard (observed)
+        return self._fail(verdict.message, verdict.info, now_ms)
+
+    def _fail(self, reason: str, info: Any, now_ms: int) -> list[TurnCommand]:
+        compaction = self._compaction
+        if compaction is not None and not compaction.in_words:
+            reason = f"Error running remote compact task: {reason}"
         error = error_wire(reason, info)
         return [
-            *commands,
+            *(
+                [] if compaction is None else self._inputs.take(now_ms)
+            ),  # a compaction has not come to it yet (observed)
             self._status("systemError"),
-            Notify("error", self._about(error=error, willRetry=False)),
+            Notify("error", {"error": error, "willRetry": False, **self._about}),
+            *self._inputs.take(now_ms),
             *self._read_state(),
             *self._finish("failed", now_ms, error),
         ]
@@ -436,26 +376,16 @@ class Turn:
     def _finish(self, status: str, now_ms: int, error: dict[str, Any] | None = None) -> list[TurnCommand]:
         self._over = True
         turn = turn_wire(self.id, status, started_ms=self._started_ms, completed_ms=now_ms, error=error)
-        if status == "completed" and self._last_message is not None:
-            turn["items"], turn["itemsView"] = [self._last_message], "summary"
+        if status == "completed" and self._shown.last_message is not None:
+            turn["items"], turn["itemsView"] = [self._shown.last_message], "summary"
         ended = Notify("turn/completed", {"threadId": self._thread.id, "turn": turn})
-        return [*self._leave_word(), ended, Finish(status)]
+        return [*self._inputs.leave(), ended, Finish(status)]
 
-    def _record_outputs(self) -> list[TurnCommand]:
-        """The outputs of calls that are in the history, in their order: without one the service refuses it."""
-        calls, self._calls = self._calls, []
-        answers, self._answers = self._answers, {}
-        return [Record(answers[call.id]) for call in calls]
-
-    def _count(self, total: TokenUsage, last: TokenUsage) -> Notify:
-        """Set the thread's total and how full its context is, and tell it."""
-        self._thread.total, self._thread.last, self._thread.context_tokens = total, last, last.total
-        usage = {"total": usage_wire(total), "last": usage_wire(last), "modelContextWindow": self._window}
-        return Notify("thread/tokenUsage/updated", self._about(tokenUsage=usage))
-
-    def _tell_limits(self) -> list[TurnCommand]:
-        limits, self._limits = self._limits, None
-        return [] if limits is None else [Notify("account/rateLimits/updated", {"rateLimits": limits_wire(limits)})]
+    def _take_outputs(self) -> list[TurnCommand]:
+        """The outputs of calls that are in the history; the service has not counted them yet."""
+        outputs = self._calls.take()
+        self._thread.context_tokens += estimated_tokens([one.item for one in outputs])
+        return [*outputs]
 
     def _status(self, kind: str) -> Notify:
         self._thread.status = kind
@@ -468,21 +398,3 @@ class Turn:
         unread = {"type": "turn", "turnId": self._thread.first_unread}
         state = {"firstUnread": unread, "revision": self._new_id()}
         return [Notify("thread/readState/changed", {"threadId": self._thread.id, "readState": state})]
-
-    def _about(self, **more: Any) -> dict[str, Any]:
-        """Params that name the thread and the turn, in the original's order."""
-        first: dict[str, Any] = {name: more.pop(name) for name in ("item", "error", "willRetry") if name in more}
-        return {**first, "threadId": self._thread.id, "turnId": self.id, **more}
-
-    def _delta(self, item_id: str, delta: str) -> dict[str, Any]:
-        return self._about(itemId=item_id, delta=delta)
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenItem:
-    kind: str
-    started_ms: int
-
-
-# Responses item types that clients are shown, and as what.
-_KINDS = {"message": "agentMessage", "reasoning": "reasoning", "web_search_call": "webSearch"}

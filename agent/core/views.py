@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agent.model.limits import LimitWindow, RateLimits
+from agent.model.limits import Credits, LimitWindow, RateLimits, plan_wire
 from agent.model.wire import Item, TokenUsage
 
 
@@ -33,9 +33,9 @@ def item_wire(kind: str, item_id: str, item: Item, *, started_ms: int, completed
     }
 
 
-def words_of(item: Item) -> str:
-    """What the model says in a message."""
-    return "".join(_texts(item.get("content"), "output_text"))
+def words_of(item: Item, kind: str = "output_text") -> str:
+    """What the model says in a message; with "input_text" what the user says."""
+    return "".join(_texts(item.get("content"), kind))
 
 
 # What the model did on the web: its name, that of clients, and its members.
@@ -110,17 +110,21 @@ def usage_wire(usage: TokenUsage) -> dict[str, int]:
 def limits_wire(limits: RateLimits) -> dict[str, Any]:
     """Rate limits as clients see them."""
     return {
-        "limitId": "codex",
+        "limitId": limits.limit_id,
         "limitName": None,
         "normalModelSlug": None,
         "primary": _window(limits.primary),
         "secondary": _window(limits.secondary),
-        "credits": None,
+        "credits": None if limits.credits is None else _credits(limits.credits),
         "individualLimit": None,
         "spendControlReached": None,
-        "planType": None,
+        "planType": None if limits.plan is None else plan_wire(limits.plan),
         "rateLimitReachedType": None,
     }
+
+
+def _credits(credits: Credits) -> dict[str, Any]:
+    return {"hasCredits": credits.has_credits, "unlimited": credits.unlimited, "balance": credits.balance}
 
 
 def _window(window: LimitWindow | None) -> dict[str, Any] | None:

@@ -29,17 +29,20 @@ class Model:
         efforts: Reasoning efforts it takes, weakest first.
         window: Context window in tokens.
         tiers: Service tiers that it is offered in besides those of every model.
+        default_effort, default_summary: Asked for where nobody says; None for nothing.
     """
 
     slug: str
     name: str
     description: str
     efforts: tuple[str, ...]
-    default_effort: str
+    default_effort: str | None
     window: int = DEFAULT_WINDOW
     hidden: bool = False
     upgrade: str | None = None
     tiers: tuple[str, ...] = ("priority",)
+    default_summary: str | None = None
+    takes_verbosity: bool = True
 
     @property
     def usable_window(self) -> int:
@@ -89,11 +92,11 @@ class Catalog:
         return tier in _TIERS_OF_ALL or tier in offered
 
     def find(self, slug: str) -> Model:
-        """The model; one that is not listed is taken as it is, with usual properties: the service decides."""
+        """The model; of one that is not listed little is known, and little asked of it, as in the original."""
         for model in self.models:
             if model.slug == slug:
                 return model
-        return Model(slug, slug, "", _TO_XHIGH, "medium")
+        return Model(slug, slug, "", _TO_XHIGH, None, default_summary="auto", takes_verbosity=False)
 
     @property
     def default(self) -> str:

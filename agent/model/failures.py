@@ -66,6 +66,8 @@ class _Meaning:
     text: str = ""
 
 
+# Why a response that is incomplete may be asked for again: the model is told not to say that (observed).
+FILTERED = "content_filter"
 _USAGE_LIMIT = "usage_limit_reached"
 _CONTEXT_FULL = "context_length_exceeded"
 _REFUSED_BY_PROXY = "refused_by_proxy"
@@ -86,6 +88,7 @@ _MEANINGS = {
     "cyber_policy": _Meaning(False, "cyberPolicy"),
     "invalid_prompt": _Meaning(False, "other"),
     "incomplete": _Meaning(False, "other"),
+    FILTERED: _Meaning(True, "other"),
     _REFUSED_BY_PROXY: _Meaning(False, "other"),
     "slow_down": _Meaning(True, "rateLimitExceeded"),
     "rate_limit_exceeded": _Meaning(True, "rateLimitExceeded"),
@@ -140,6 +143,7 @@ class Retry:
         status: The HTTP status that a client is told of while it is retried.
         tells_limits: The rate limits that came with the failure are told.
         window_full: The input has filled the context window.
+        filtered: What the model said was held back.
     """
 
     retryable: bool
@@ -149,12 +153,13 @@ class Retry:
     status: int | None = None
     tells_limits: bool = False
     window_full: bool = False
+    filtered: bool = False
 
 
 def judge(failed: UpstreamError | StreamBroken) -> Retry:
     """Sort a failure: the table of retries as observed (facts/protocol.md 5.6, and codex-cli 0.169.0 side by side)."""
     if isinstance(failed, StreamBroken):
-        return Retry(True, f"stream disconnected before completion: {failed}", tells_limits=True)
+        return Retry(True, f"stream disconnected before completion: {failed}")
     word = next((word for word in (failed.code, failed.kind) if word in _MEANINGS), None)
     if word is not None:
         return _judge_by(word, failed)
@@ -185,6 +190,7 @@ def _judge_by(word: str, failed: UpstreamError) -> Retry:
         wait_s if meaning.retryable else None,
         tells_limits=word == _USAGE_LIMIT,
         window_full=word == _CONTEXT_FULL,
+        filtered=word == FILTERED,
     )
 
 

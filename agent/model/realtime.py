@@ -16,11 +16,11 @@ from websockets.exceptions import ConnectionClosed
 
 from agent.auth import Bearer
 from agent.model.client import API_ORIGIN, ModelClient, usable_bearer
-from agent.model.failures import StreamBroken, UpgradeRefused, UpstreamError, failure
+from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, UpstreamError, failure
 from agent.model.http import RETRY_DELAY_S
-from agent.model.provider import OPENAI
+from agent.model.provider import OPENAI, is_header_value
 from agent.model.realtime_wire import Caller, Message, Session, Version
-from agent.model.websocket import connected
+from agent.model.websocket import CLOSE_TIMEOUT_S, connected
 
 # The longest event that is read, in bytes; a second of audio has 64 KiB.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -40,10 +40,6 @@ class RealtimeService:
 
     def __init__(self, client: ModelClient) -> None:
         self._client = client
-
-    async def has_api_key(self) -> bool:
-        """Raises Unavailable where there are no credentials, UpstreamError where they cannot be refreshed."""
-        return (await usable_bearer(self._client.auth)).mode == "apikey"
 
     async def call(self, caller: Caller, session: Session, offer: str) -> tuple[str, str]:
         """Open a call.
@@ -114,11 +110,29 @@ class RealtimeService:
         """A conversation on a socket of its own.
 
         Raises:
-            UpstreamError, StreamBroken, Unavailable: It cannot be; nothing was retried (observed).
+            UpstreamError, StreamBroken: It cannot be; nothing was retried (observed).
+            Unavailable: There is no API key, or no proxy.
         """
+        bearer = await self._api_key()
         intent = {"intent": "quicksilver"} if session.version is Version.V1 else {}
         url = f"{_SOCKETS}?{urlencode({**intent, 'model': session.model})}"
-        return await self._connect(url, caller, session, await usable_bearer(self._client.auth))
+        return await self._connect(url, caller, session, bearer)
+
+    async def _api_key(self) -> Bearer:
+        """The one that is signed in with, else that of the environment (observed). Raises Unavailable."""
+        key = self._client.environ.get("OPENAI_API_KEY", "").strip()
+        of_environment = Bearer("apikey", key) if key and is_header_value(key) else None
+        try:
+            signed_in = await usable_bearer(self._client.auth)
+        except (Unavailable, UpstreamError):
+            if of_environment is None:
+                raise
+            return of_environment
+        if signed_in.mode == "apikey":
+            return signed_in
+        if of_environment is None:
+            raise Unavailable("realtime conversation requires API key auth", "other")
+        return of_environment
 
     async def _connect(self, url: str, caller: Caller, session: Session, bearer: Bearer) -> "RealtimeSocket":
         way = await self._client.http.way_to(url)
@@ -175,8 +189,13 @@ class RealtimeSocket:
 
     async def aclose(self) -> None:
         """Close with code 1000; waits a second for the answer."""
-        with contextlib.suppress(Exception):
-            await self._connection.close()
+        try:
+            # A deadline of our own: the library's begins once the service has read all that was sent before.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._connection.close()
+        finally:
+            self._connection.transport.abort()
 
 
 def _how(exc: ConnectionClosed) -> str:

@@ -22,6 +22,7 @@ DELEGATE = "background_agent"
 SILENCE = "remain_silent"
 FINISHED = "The background agent is done. Its result is in the [BACKEND] messages before this."
 STEERED = "The background agent was working already; this was passed on to guide it."
+BUSY = "The background agent is busy with a review or a summary, and did not get this. Ask again in a moment."
 
 
 class Version(enum.StrEnum):
@@ -142,7 +143,7 @@ def audio(content: str) -> Message:
 def typed(version: Version, role: str, text: str) -> Message:
     """A text of the conversation, which the user typed or which its client adds."""
     if role == "user" and text and version is Version.V2:
-        text = f"[USER] {text}"
+        text = _marked("[USER] ", text)
     kind = "output_text" if role == "assistant" else "input_text"
     return _create({"type": "message", "role": role, "content": [{"type": kind, "text": text}]})
 
@@ -157,8 +158,12 @@ def from_agent(version: Version, handoff: str | None, text: str, *, final: bool 
     if version is Version.V1:
         text = f'"Agent Final Message":\n\n{text}' if final else text
         return {"type": "conversation.handoff.append", "handoff_id": handoff or UNASKED, "output_text": text}
-    content = [{"type": "input_text", "text": f"[BACKEND] {text}"}]
+    content = [{"type": "input_text", "text": _marked("[BACKEND] ", text)}]
     return _create({"type": "message", "role": "user", "content": content})
+
+
+def _marked(mark: str, text: str) -> str:
+    return text if text.startswith(mark) else mark + text
 
 
 def output(call_id: str, text: str) -> Message:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from agent.model.failures import StreamBroken, UpstreamError, failure
-from agent.model.limits import RateLimits
+from agent.model.failures import FILTERED, StreamBroken, UpstreamError, failure
+from agent.model.limits import RateLimits, limits_of_event
 
 Item = dict[str, Any]
 
@@ -163,8 +163,11 @@ class ItemDone:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
+    """The response has ended; with `goes_on` the model has more to say, and is asked again."""
+
     response_id: str
     usage: TokenUsage | None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class TurnState:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSeen:
-    """The rate limits as the headers of an answer told them."""
+    """The rate limits as the service told them."""
 
     limits: RateLimits
 
@@ -206,17 +209,18 @@ def json_of(text: str | bytes) -> Any:
     """
     value = json.loads(text)
     written = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return _whole(value) if "\\ud" in written or "\\uD" in written else value
+    return whole(value) if "\\ud" in written or "\\uD" in written else value
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """The value with U+FFFD for each half of a surrogate pair."""
     match value:
-        case str():
+        case str() if not value.isascii():
             return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         case list():
-            return [_whole(one) for one in value]
+            return [whole(one) for one in value]
         case dict():
-            return {_whole(name): _whole(one) for name, one in value.items()}
+            return {whole(name): whole(one) for name, one in value.items()}
     return value
 
 
@@ -259,7 +263,10 @@ def _event(event: dict[str, Any]) -> ResponseEvent | None:
             return ItemDone(_item(event["item"]))
         case "response.completed" | "response.done":
             response = event["response"]
-            return Completed(_text(response["id"]), parse_usage(response.get("usage")))
+            goes_on = response.get("end_turn") is False
+            return Completed(_text(response["id"]), parse_usage(response.get("usage")), goes_on)
+        case "codex.rate_limits":
+            return LimitsSeen(limits_of_event(event))
         case "response.metadata":
             headers = event.get("headers") or {}
             value = next((value for name, value in headers.items() if name.lower() == "x-codex-turn-state"), None)
@@ -270,7 +277,8 @@ def _event(event: dict[str, Any]) -> ResponseEvent | None:
         case "response.incomplete":
             details = (event.get("response") or {}).get("incomplete_details") or {}
             reason = _text(details.get("reason", "unknown"))
-            raise UpstreamError(f"the response is incomplete: {reason}", code="incomplete")
+            code = FILTERED if reason == FILTERED else "incomplete"
+            raise UpstreamError(f"the response is incomplete: {reason}", code=code)
         case "error":
             status = event.get("status")
             raise failure(status if isinstance(status, int) else None, event.get("headers") or {}, json.dumps(event))

@@ -3,18 +3,14 @@
 import math
 from typing import Any
 
+from agent.model.limits import plan_wire
+
 _REACHED = (
     "rate_limit_reached",
     "workspace_owner_credits_depleted",
     "workspace_member_credits_depleted",
     "workspace_owner_usage_limit_reached",
     "workspace_member_usage_limit_reached",
-)
-PLANS = frozenset(
-    """
-    free go plus pro prolite promax team self_serve_business_prolite self_serve_business_usage_based business ent26
-    enterprise_cbp_automation enterprise_cbp_usage_based enterprise edu edu_plus edu_pro sci sci_plus unknown
-    """.split()
 )
 
 
@@ -42,11 +38,6 @@ def limits_wire(usage: dict[str, Any]) -> dict[str, Any]:
         "ordinaryUsageAllowed": None,
         "accountId": _text(usage.get("account_id")),
     }
-
-
-def plan_wire(plan: object) -> str:
-    """A plan that the protocol knows."""
-    return plan if isinstance(plan, str) and plan in PLANS else "unknown"
 
 
 def _snapshot(limit_id: str, name: str | None, limit: Any, plan: str) -> dict[str, Any]:

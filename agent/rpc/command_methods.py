@@ -22,6 +22,7 @@ from agent.rpc.thread_pages import given
 from agent.sandbox.environment import apply, parse_environment_policy
 from agent.sandbox.host import look, places
 from agent.sandbox.legacy import READ_ONLY, LegacyPolicy, Mode, to_profile
+from agent.sandbox.paths import flaw
 from agent.sandbox.plan import Command, Options, SandboxPlan, SandboxUnavailable, plan
 from agent.sandbox.policy import Policy, PolicyError, Profile, resolve
 from agent.sandbox.profile_toml import default_profile, legacy_policy, named_profile
@@ -247,6 +248,8 @@ def _check(wanted: dict[str, Any]) -> None:
         refusal = "command must not be empty"
     elif any("\0" in word for word in wanted["command"]):
         refusal = "command must not hold a NUL"
+    elif (problem := flaw(wanted.get("cwd") or "")) is not None:
+        refusal = f"cwd has {problem}"
     elif wanted.get("permissionProfile") is not None:
         refusal = f"command/exec.permissionProfile is not supported by {NAME}; give a sandboxPolicy"
     elif wanted.get("size") is not None and not wanted.get("tty"):

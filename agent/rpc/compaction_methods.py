@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent.core.session import Core
-from agent.core.surroundings import ThreadNotFound, TurnBusy
+from agent.core.surroundings import ThreadNotFound
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
 from agent.rpc.server import Answer, Connection, Method, Methods
 from agent.rpc.shapes import struct, text
@@ -28,6 +28,4 @@ class CompactionMethods:
             started = self._core.start_compaction(thread_id)
         except ThreadNotFound as exc:
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}") from exc
-        except TurnBusy as exc:
-            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
         return Answer({}, started.begin)

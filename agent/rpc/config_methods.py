@@ -1,28 +1,25 @@
 """What clients may know of the configuration: config.toml and `-c`, requirements, profiles, providers, features."""
 
 import asyncio
-import datetime as dt
 import hashlib
 import json
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from agent.features import STAGES, is_on
 from agent.model.provider import OPENAI, Provider
 from agent.providers import ProviderError, provider_of, providers_of
 from agent.rpc.input import NAME
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, MISSING, RequestFailed
 from agent.rpc.messages import approval_policy
-from agent.rpc.serde_text import InvalidParams, invalid_type
+from agent.rpc.serde_text import InvalidParams, invalid_type, unknown_variant
 from agent.rpc.server import Answer, Connection, Method, Methods
 from agent.rpc.shapes import Shape, count, flag, list_of, one_of, optional, size, struct, table, text
+from agent.rpc.shown_config import in_full, plain, without_secrets
 from agent.rpc.thread_pages import given
 from agent.sandbox.policy import PolicyError
 from agent.sandbox.profile_toml import named_profile
-
-# Ours; nothing in it is a client's business, and credentials of the proxy may be.
-_OUR_TABLE = "countersign"
 
 _WORKSPACE_WRITE = struct(
     "struct SandboxWorkspaceWrite",
@@ -41,7 +38,15 @@ def _workspaces(value: Any) -> Any:
     return value if isinstance(value, str) else list_of(text)(value)
 
 
-# The members that an answer always has, in the original's order, and what the schema says of each.
+def _approval_policy(value: Any) -> Any:
+    """A policy of config.toml: "on-failure" is an older name of "on-request" there."""
+    known = ("untrusted", "on-failure", "on-request", "granular", "never")
+    if isinstance(value, str) and value not in known:
+        raise InvalidParams(unknown_variant(value, known))
+    return approval_policy("on-request" if value == "on-failure" else value)
+
+
+# The members that come first, in the original's order, and what the schema says of each.
 _KNOWN: dict[str, Shape] = {
     "model": text,
     "review_model": text,
@@ -49,7 +54,7 @@ _KNOWN: dict[str, Shape] = {
     "model_auto_compact_token_limit": size,
     "model_auto_compact_token_limit_scope": one_of("total", "body_after_prefix"),
     "model_provider": text,
-    "approval_policy": approval_policy,
+    "approval_policy": _approval_policy,
     "approvals_reviewer": one_of("user", "auto_review", "guardian_subagent"),
     "sandbox_mode": one_of("read-only", "workspace-write", "danger-full-access"),
     "sandbox_workspace_write": _WORKSPACE_WRITE,
@@ -82,14 +87,6 @@ _FEATURES = struct(
 )
 _NOTHING = struct("struct ModelProviderListParams", 0, {})
 
-# Those of the original's flags that change something here. What is stable is on unless it is switched off.
-_FLAGS = {
-    "exec_permission_approvals": "underDevelopment",
-    "goals": "stable",
-    "request_permissions_tool": "underDevelopment",
-    "shell_snapshot": "stable",
-    "use_legacy_landlock": "deprecated",
-}
 _BUILT_IN_PROFILES = (":read-only", ":workspace", ":danger-full-access")
 
 
@@ -109,16 +106,24 @@ class ConfigMethods:
         config: config.toml with the `-c` overrides.
         flags: The overrides alone, as nested tables.
         problem: Why there is nothing of config.toml in `config`; None where it is in order.
+        origin: The ChatGPT origin.
         system: The directory of the machine's own configuration.
     """
 
     def __init__(
-        self, home: str, config: dict[str, Any], flags: dict[str, Any], problem: str | None, system: str = "/etc/codex"
+        self,
+        home: str,
+        config: dict[str, Any],
+        flags: dict[str, Any],
+        problem: str | None,
+        origin: str,
+        system: str = "/etc/codex",
     ) -> None:
         self._home = home
-        self._config = _shown(config)
-        self._flags = _shown(flags)
+        self._config = plain(config)
+        self._flags = plain(flags)
         self._problem = problem
+        self._origin = origin
         self._system = system
 
     def table(self) -> Methods:
@@ -139,8 +144,10 @@ class ConfigMethods:
             try:
                 config[name] = None if value is None else shape(value)
             except InvalidParams as exc:
-                raise RequestFailed(INTERNAL_ERROR, f"failed to load configuration: {exc}\nin `{name}`") from exc
-        config |= {name: value for name, value in self._config.items() if name not in _KNOWN}
+                raise RequestFailed(INTERNAL_ERROR, f"invalid configuration: {exc}\nin `{name}`\n") from exc
+        full = in_full(self._config | config)
+        full["chatgpt_base_url"] = full["chatgpt_base_url"] or f"{self._origin}/backend-api/"
+        config = without_secrets({name: full[name] for name in _KNOWN} | full)
         layers = await asyncio.to_thread(self._layers)
         origins: dict[str, Any] = {}
         for layer in layers[::-1]:
@@ -162,9 +169,10 @@ class ConfigMethods:
         last = _layer({"type": "system", "file": system}, {})
         if os.path.exists(system):
             last["disabledReason"] = f"{NAME} does not read {system}"
-        of_file = _without(self._config, self._flags)
+        of_file = without_secrets(_without(self._config, self._flags))
         layers = [_layer({"type": "user", "file": user, "profile": None}, of_file), last]
-        return [_layer({"type": "sessionFlags"}, self._flags), *layers] if self._flags else layers
+        flags = without_secrets(self._flags)
+        return [_layer({"type": "sessionFlags"}, flags), *layers] if flags else layers
 
     async def _requirements(self, connection: Connection, wanted: None) -> Answer:
         managed = os.path.join(self._system, "requirements.toml")
@@ -202,16 +210,13 @@ class ConfigMethods:
         return Answer({"data": rows, "defaultProviderId": default.id, "canChangeDefault": False})
 
     async def _features(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        switches = self._config.get("features")
-        switched = switches if isinstance(switches, dict) else {}
-        return Answer(_page([_feature(name, stage, switched.get(name)) for name, stage in _FLAGS.items()], wanted))
+        self._check()
+        return Answer(_page([self._feature(name, stage) for name, stage in STAGES.items()], wanted))
 
-
-def _feature(name: str, stage: str, switched: Any) -> dict[str, Any]:
-    default = stage == "stable"
-    enabled = default if switched is None else switched is True
-    described = {"stage": stage, "displayName": None, "description": None, "announcement": None}
-    return {"name": name, **described, "enabled": enabled, "defaultEnabled": default}
+    def _feature(self, name: str, stage: str) -> dict[str, Any]:
+        described = {"stage": stage, "displayName": None, "description": None, "announcement": None}
+        is_default, enabled = is_on({}, name), is_on(self._config, name)
+        return {"name": name, **described, "enabled": enabled, "defaultEnabled": is_default}
 
 
 def _provider_row(provider: Provider) -> dict[str, Any]:
@@ -232,23 +237,6 @@ def _version(config: dict[str, Any]) -> str:
     """As the original makes it (observed): the digest of compact JSON with sorted keys."""
     content = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
-
-
-def _shown(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: _json(value) for name, value in config.items() if name != _OUR_TABLE}
-
-
-def _json(value: Any) -> Any:
-    """A TOML value as JSON: dates and the numbers that JSON has not are texts."""
-    if isinstance(value, dict):
-        return {name: _json(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_json(one) for one in value]
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def _without(config: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

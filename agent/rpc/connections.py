@@ -190,6 +190,11 @@ class Connections:
             self._left.set()
         self.touch(thread_id)
 
+    def part(self, thread_id: str) -> None:
+        """Nobody follows the thread any more: it is not loaded."""
+        for number in list(self._threads.get(thread_id, ())):
+            self._leave(thread_id, self._live[number])
+
     def watch(self, changed: Callable[[str], None]) -> None:
         """From now on `changed` hears of every thread that others may follow than before, or whose status is new."""
         self._watchers.append(changed)
@@ -217,10 +222,13 @@ class Connections:
         return [self._live[number] for number in sorted(self._threads.get(thread_id, ()))]
 
     def publish(self, thread_id: str, method: str, params: dict[str, Any]) -> None:
-        """Notify the followers of a thread; of its status all clients hear (observed: two_clients_ws)."""
+        """Notify the followers of a thread; of its status and its goal all clients hear (observed)."""
         if method == "thread/status/changed":
             self.broadcast(method, params)
             self.touch(thread_id)
+            return
+        if method.startswith("thread/goal/"):
+            self.broadcast(method, params)
             return
         for connection in self._followers(thread_id):
             connection.notify(method, params)

@@ -1,13 +1,13 @@
 """Goals of threads: set, read and taken back by clients. What a thread does about its goal is agent/core/pursuit.py."""
 
-import asyncio
 from typing import Any
 
-from agent.core.goals import Goal, GoalRefused, are_wanted
-from agent.core.pursuit import Pursuit
+from agent.core import rollout
+from agent.core.goals import Goal, GoalRefused, changed
 from agent.core.session import Core
 from agent.core.store import StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
-from agent.model.provider import OPENAI
+from agent.core.surroundings import now_ms
+from agent.features import is_on
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shapes import one_of, optional, struct, text, whole
@@ -30,7 +30,7 @@ class Goals:
     def __init__(self, core: Core, connections: Connections, config: dict[str, Any]) -> None:
         self._core = core
         self._connections = connections
-        self._is_on = are_wanted(config)
+        self._is_on = is_on(config, "goals")
 
     def table(self) -> Methods:
         """The rows."""
@@ -41,11 +41,10 @@ class Goals:
         }
 
     def taken_up(self, thread_id: str) -> None:
-        """Somebody has resumed the thread: its followers are told of the goal anew, and it is pursued."""
-        if self._core.is_loaded(thread_id):
+        """Somebody has resumed the thread: clients are told of the goal anew, and it is pursued."""
+        if self._is_on:
             self._tell(thread_id, self._core.pursuit(thread_id).goal)
-            if self._is_on:
-                self._core.pursue(thread_id)
+            self._core.pursue(thread_id)
 
     def _tell(self, thread_id: str, goal: Goal | None) -> None:
         if goal is None:
@@ -59,16 +58,18 @@ class Goals:
         if "tokenBudget" in wanted:
             changes["tokenBudget"] = wanted["tokenBudget"]
         thread_id = self._thread(wanted)
-        async with _Loaded(self._core, thread_id) as pursuit:
-            try:
-                goal = pursuit.set(changes)
-            except GoalRefused as exc:
-                raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
+        try:
+            if self._core.is_loaded(thread_id):
+                goal = self._core.pursuit(thread_id).set(changes)
+            else:
+                goal = changed(await self._stored(thread_id), thread_id, changes, now_ms() // 1000)
+                self._write(thread_id, goal)
+        except GoalRefused as exc:
+            raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
 
         def then() -> None:
             self._tell(thread_id, goal)
-            if self._core.is_loaded(thread_id):
-                self._core.pursue(thread_id)
+            self._core.pursue(thread_id)
 
         return Answer({"goal": goal.wire()}, then)
 
@@ -81,21 +82,33 @@ class Goals:
         return Answer({"goal": None if goal is None else goal.wire()})
 
     async def _stored(self, thread_id: str) -> Goal | None:
-        store = self._core.store
         try:
-            found = await asyncio.to_thread(store.find, thread_id)
-            if found.archived:
-                raise _not_found(thread_id)
-            return (await asyncio.to_thread(store.read, found)).goal
+            stored, found = await self._core.stored(thread_id)
         except ThreadNotStored as exc:
             raise _not_found(thread_id) from exc
+        except StoreFailed as exc:
+            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+        if found.archived:
+            raise _not_found(thread_id)
+        return stored.goal
+
+    def _write(self, thread_id: str, goal: Goal | None) -> None:
+        """Of a thread that is not loaded; no turn runs for that."""
+        try:
+            self._core.write(thread_id, rollout.GOAL, None if goal is None else goal.wire())
+        except (ThreadNotStored, ThreadArchived) as exc:
+            raise _not_found(thread_id) from exc
+        except ThreadBusy as exc:
+            raise RequestFailed(INVALID_REQUEST, f"thread {thread_id}: {exc}") from exc
         except StoreFailed as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
 
     async def _clear(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = self._thread(wanted)
-        async with _Loaded(self._core, thread_id) as pursuit:
-            cleared = pursuit.clear()
+        if self._core.is_loaded(thread_id):
+            cleared = self._core.pursuit(thread_id).clear()
+        elif cleared := await self._stored(thread_id) is not None:
+            self._write(thread_id, None)
         return Answer({"cleared": cleared}, (lambda: self._tell(thread_id, None)) if cleared else None)
 
     def _thread(self, wanted: dict[str, Any]) -> str:
@@ -105,32 +118,6 @@ class Goals:
         if self._core.is_loaded(thread_id) and self._core.thread(thread_id).ephemeral:
             raise RequestFailed(INVALID_REQUEST, f"ephemeral thread does not support goals: {thread_id}")
         return thread_id
-
-
-class _Loaded:
-    """The goal of a thread, which is loaded for as long as it is needed; no turn runs for that."""
-
-    def __init__(self, core: Core, thread_id: str) -> None:
-        self._core = core
-        self._thread_id = thread_id
-        self._was_loaded = core.is_loaded(thread_id)
-
-    async def __aenter__(self) -> Pursuit:
-        if not self._was_loaded:
-            try:
-                # It is not asked anything: whether there is still a provider of that name makes no difference.
-                self._core.resume(self._thread_id, lambda name: OPENAI)
-            except (ThreadNotStored, ThreadArchived) as exc:
-                raise _not_found(self._thread_id) from exc
-            except ThreadBusy as exc:
-                raise RequestFailed(INVALID_REQUEST, f"thread {self._thread_id}: {exc}") from exc
-            except StoreFailed as exc:
-                raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
-        return self._core.pursuit(self._thread_id)
-
-    async def __aexit__(self, *_: object) -> None:
-        if not self._was_loaded:
-            await self._core.unload(self._thread_id)
 
 
 def _not_found(thread_id: str) -> RequestFailed:

@@ -36,9 +36,6 @@ class IdleThreads:
 
     def _due(self, thread_id: str) -> None:
         del self._timers[thread_id]
-        if self._core.is_loaded(thread_id) and self._core.is_busy(thread_id):
-            self._touched(thread_id)
-            return
         task = asyncio.create_task(self._unload(thread_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -46,6 +43,9 @@ class IdleThreads:
     async def _unload(self, thread_id: str) -> None:
         if thread_id in self._timers or self._connections.is_followed(thread_id):
             return  # somebody came in the meantime
+        if self._core.is_loaded(thread_id) and self._core.is_busy(thread_id):
+            self._touched(thread_id)
+            return
         if await self._core.unload(thread_id):
             logger.info("thread unloaded, nobody follows it: thread=%s", thread_id)
             status = {"threadId": thread_id, "status": {"type": "notLoaded"}}

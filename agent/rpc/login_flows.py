@@ -144,6 +144,7 @@ class BrowserLogin:
         self._state = secrets.token_urlsafe(32)
         self._verifier = secrets.token_urlsafe(64)
         self._server: asyncio.Server | None = None
+        self._visitors: set[asyncio.StreamWriter] = set()
         self._came_back: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -202,6 +203,9 @@ class BrowserLogin:
         """Listen no more."""
         if self._server is not None:
             self._server.close()
+            # A browser opens connections that it may not need, and leaves them open.
+            for visitor in self._visitors:
+                visitor.close()
             await self._server.wait_closed()
         if self._came_back.done():
             self._came_back.exception()  # it may be that nobody waited for it
@@ -209,6 +213,7 @@ class BrowserLogin:
             self._came_back.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._visitors.add(writer)
         try:
             async with asyncio.timeout(_REQUEST_PATIENCE_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -228,6 +233,7 @@ class BrowserLogin:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # not the browser that we wait for
         finally:
+            self._visitors.discard(writer)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

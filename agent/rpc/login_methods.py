@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from agent.auth import Auth, AuthFailed, Bearer, ExternalTokens, NotSignedIn, PostJson, RefreshFailed, workspace_of
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken, Unavailable
-from agent.rpc.account_limits import limits_wire, plan_wire
+from agent.model.limits import plan_wire
+from agent.rpc.account_limits import limits_wire
 from agent.rpc.config_methods import unit
 from agent.rpc.input import NAME
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, MISSING, RequestFailed
@@ -156,21 +157,23 @@ class LoginMethods:
         forced = self._config.get("forced_login_method")
         if kind.startswith("amazon"):
             raise RequestFailed(INVALID_REQUEST, f"account/login/start {kind} is not supported by {NAME}")
+        if forced not in (None, "chatgpt", "api"):
+            raise RequestFailed(INVALID_REQUEST, "forced_login_method of config.toml is neither chatgpt nor api")
         if kind == "apiKey" and forced == "chatgpt":
             raise RequestFailed(INVALID_REQUEST, "API key login is disabled. Use ChatGPT login instead.")
         if kind != "apiKey" and forced == "api":
             raise RequestFailed(INVALID_REQUEST, "ChatGPT login is disabled. Use API key login instead.")
-        if kind != "chatgptAuthTokens" and self._auth.is_external:
-            raise RequestFailed(
-                INVALID_REQUEST,
-                "External auth is active. Use account/login/start (chatgptAuthTokens) to update it or account/logout "
-                "to clear it.",
-            )
         async with self._starting:
+            if kind != "chatgptAuthTokens" and self._auth.is_external:
+                raise RequestFailed(
+                    INVALID_REQUEST,
+                    "External auth is active. Use account/login/start (chatgptAuthTokens) to update it or "
+                    "account/logout to clear it.",
+                )
             await self._give_up()
             match kind:
                 case "apiKey":
-                    return await self._with_api_key(wanted["apiKey"].strip())
+                    return self._with_api_key(wanted["apiKey"].strip())
                 case "chatgptAuthTokens":
                     return self._with_tokens(connection, wanted)
                 case "chatgpt":
@@ -178,9 +181,9 @@ class LoginMethods:
                 case _:
                     return await self._with_device_code()
 
-    async def _with_api_key(self, key: str) -> Answer:
+    def _with_api_key(self, key: str) -> Answer:
         try:
-            await asyncio.to_thread(self._auth.sign_in_with_api_key, key)
+            self._auth.sign_in_with_api_key(key)
         except AuthFailed as exc:
             raise RequestFailed(INVALID_REQUEST, f"failed to save api key: {exc}") from exc
         return Answer({"type": "apiKey"}, lambda: self._signed_in(None, "apikey", None))
@@ -234,9 +237,8 @@ class LoginMethods:
         try:
             found = await tokens()
             self._check_workspace(workspace_of(found.id_token))
-            await asyncio.to_thread(
-                self._auth.sign_in_with_tokens, found.id_token, found.access_token, found.refresh_token
-            )
+            # Not in a thread: one that is given up could not be stopped, and would sign in whoever was not to be.
+            self._auth.sign_in_with_tokens(found.id_token, found.access_token, found.refresh_token)
         except asyncio.CancelledError:
             error = "Login was not completed"
             raise
@@ -273,6 +275,9 @@ class LoginMethods:
     def _check_workspace(self, account_id: str | None) -> None:
         forced = self._config.get("forced_chatgpt_workspace_id")
         allowed = [forced] if isinstance(forced, str) else forced
+        if not isinstance(allowed, list | None):
+            text = "forced_chatgpt_workspace_id of config.toml is neither a text nor a list of texts"
+            raise RequestFailed(INVALID_REQUEST, text)
         if allowed and account_id not in allowed:
             names = ", ".join(map(str, allowed))
             raise RequestFailed(INVALID_REQUEST, f"login is restricted to the workspace {names}, not {account_id}")
@@ -298,7 +303,7 @@ class LoginMethods:
         async with self._starting:  # behind a sign-in that was asked for before
             await self._give_up()
             try:
-                await asyncio.to_thread(self._auth.sign_out)
+                self._auth.sign_out()
             except AuthFailed as exc:
                 raise RequestFailed(INTERNAL_ERROR, f"logout failed: {exc}") from exc
             self._bringers = []

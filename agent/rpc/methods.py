@@ -8,14 +8,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from agent.auth import Account, Auth, AuthFailed
+from agent.auth import Account, Auth, AuthFailed, NotSignedIn
 from agent.core.ids import parse_uuid
 from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
+from agent.core.surroundings import NotSteerable
 from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
+from agent.core.views import error_wire
 from agent.home import laid_over
 from agent.model.catalog import EFFORTS, Catalog, Model
 from agent.model.models import Models
+from agent.model.provider import OPENAI
 from agent.providers import needs_sign_in
 from agent.rpc.compaction_methods import CompactionMethods
 from agent.rpc.handshake import PROTOCOL_VERSION
@@ -28,6 +31,7 @@ from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shell_methods import ShellMethods
 from agent.rpc.thread_methods import ThreadMethods
 from agent.rpc.thread_pages import ThreadPages
+from agent.unknown_keys import notice_of_request
 
 
 class AgentMethods:
@@ -79,7 +83,12 @@ class AgentMethods:
             **ReviewMethods(self._core, self._connections).table(),
             **ShellMethods(self._core).table(),
             **ThreadMethods(
-                self._core, self._connections, lambda: self._models.known.default, self._now_s, self._config
+                self._core,
+                self._connections,
+                lambda: self._models.known.default,
+                self._now_s,
+                self._config,
+                self._defaults,
             ).table(),
         }
 
@@ -108,7 +117,7 @@ class AgentMethods:
         try:
             bearer = await self._auth.bearer()
             await self._auth.refresh("forced", bearer.token)
-        except AuthFailed:
+        except (NotSignedIn, AuthFailed):
             self._auth.load()
 
     def _routing(self, account: Account | None) -> dict[str, Any] | None:
@@ -140,8 +149,8 @@ class AgentMethods:
         check_dynamic_tools(params.dynamic_tools)
         if params.project_id is not None:
             raise RequestFailed(INVALID_REQUEST, f"project not found: {params.project_id}")
-        defaults = await self._defaults(params)
-        config = laid_over(self._config, params.config)
+        defaults = await self._defaults(params.config, params.model_provider)
+        config = laid_over(self._config, params.config) if params.config else self._config
         profile, is_untrusted = configured(config, _absolute(params.cwd))
         profile = params.permissions or profile
         by_profile = params.permissions is not None or "default_permissions" in config
@@ -169,12 +178,15 @@ class AgentMethods:
             dynamic_tools=params.dynamic_tools,
             model_provider=defaults.provider.id,
             provider=defaults.provider,
+            config=config if params.config else None,
         )
         if sandbox is None and profile != READ_ONLY:
             assign(thread, profile, config)
         instructions = await self._core.instructions(thread)
-        warnings = [] if self._config_notice is None else [self._config_notice]
-        warnings += instructions.warnings
+        notice = notice_of_request(laid_over({}, params.config))
+        if notice is not None:
+            connection.notify("configWarning", {"summary": notice, "details": None})
+        warnings = [one for one in (self._config_notice, notice) if one is not None] + list(instructions.warnings)
         tier = _tier(params.service_tier or defaults.service_tier)
         if tier is not None:
             catalog = await self._catalog(thread.model)
@@ -198,14 +210,19 @@ class AgentMethods:
         known = self._models.known
         return known if known.lists(slug) or not needs_sign_in(self._config) else await self._models.ask()
 
-    async def _defaults(self, params: ThreadStart) -> ThreadDefaults:
-        """What config.toml and the request's `config` say, if anything."""
+    async def _defaults(self, wanted: dict[str, Any], provider: str | None) -> ThreadDefaults:
+        """What config.toml and the `config` of a request say, if anything.
+
+        Args:
+            provider: The one that the request wants; None for that of the configuration.
+
+        Raises:
+            RequestFailed: They cannot be used.
+        """
         if self._config_problem is not None:
             raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {self._config_problem}")
-        overrides = dict(params.config)
-        if params.model_provider is not None:
-            overrides["model_provider"] = params.model_provider
-        if not self._config and not overrides:
+        overrides = wanted if provider is None else {**wanted, "model_provider": provider}
+        if not self._config and (not overrides or overrides == {"model_provider": OPENAI.id}):
             return ThreadDefaults()
         await asyncio.to_thread(importlib.import_module, "agent.config")  # pydantic takes its time
         from agent.config import ConfigError, thread_defaults
@@ -227,7 +244,7 @@ class AgentMethods:
             warning = {"threadId": thread.id, "message": f"Model metadata for `{model}` not found. {text}"}
             self._connections.publish(thread.id, "warning", warning)
         if params.permissions is not None:  # once for nothing: it may be no profile
-            assign(copy.copy(thread), params.permissions, self._config)
+            assign(copy.copy(thread), params.permissions, thread.config_over(self._config))
         item = await user_message(params.input)
         before = thread.settings()
         if not thread.preview:
@@ -243,6 +260,11 @@ class AgentMethods:
             )
         except NothingToAdd as exc:
             raise RequestFailed(INTERNAL_ERROR, "failed to submit turn input: EmptyInput") from exc
+        except NotSteerable as exc:
+            reason = f"ActiveTurnNotSteerable {{ turn_kind: {exc.kind.capitalize()} }}"
+            raise RequestFailed(INTERNAL_ERROR, f"failed to submit turn input: {reason}") from exc
+        except ThreadNotFound as exc:  # it was unloaded meanwhile
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
         if (settings := thread.settings()) != before:  # told before the answer (observed)
             told = {"threadId": thread.id, "threadSettings": settings}
             self._connections.publish(thread.id, "thread/settings/updated", told)
@@ -263,6 +285,11 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, str(exc)) from exc
         except NothingToAdd as exc:
             raise RequestFailed(INVALID_REQUEST, "input must not be empty") from exc
+        except NotSteerable as exc:
+            about = error_wire(str(exc), {"activeTurnNotSteerable": {"turnKind": exc.kind}})
+            raise RequestFailed(INVALID_REQUEST, str(exc), about) from exc
+        except ThreadNotFound as exc:  # it was unloaded meanwhile
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
         return Answer({"turnId": params.expected_turn_id})
 
     async def _turn_interrupt(self, connection: Connection, params: TurnInterrupt) -> Answer:
@@ -284,7 +311,7 @@ class AgentMethods:
         if params.sandbox_policy is not None:
             thread.sandbox, thread.profile = params.sandbox_policy, None
         if params.permissions is not None:
-            assign(thread, params.permissions, self._config)
+            assign(thread, params.permissions, thread.config_over(self._config))
         if params.model is not None:
             thread.model = params.model
         if params.effort is not None:

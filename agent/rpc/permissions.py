@@ -6,6 +6,7 @@ from typing import Any
 from agent.core.thread import SANDBOX_POLICIES, Thread
 from agent.core.trust import trust_level
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
+from agent.sandbox.environment import parse_environment_policy
 from agent.sandbox.host import places
 from agent.sandbox.policy import Network, PolicyError, resolve
 from agent.sandbox.profile_toml import default_profile, named_profile
@@ -62,10 +63,11 @@ def configured(config: dict[str, Any], cwd: str) -> tuple[str, bool]:
     A project that the user has judged (`[projects."PATH"] trust_level`) may be written, as in the original.
 
     Raises:
-        RequestFailed: `default_permissions` cannot be used.
+        RequestFailed: `default_permissions` or `shell_environment_policy` cannot be used.
     """
     try:
         name = default_profile(config)
+        parse_environment_policy(config)
     except PolicyError as exc:
         raise RequestFailed(INVALID_REQUEST, f"failed to load configuration: {exc}") from exc
     trust = trust_level(config, cwd)

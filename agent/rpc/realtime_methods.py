@@ -11,7 +11,8 @@ from agent.rpc.shapes import params
 from agent.rpc.thread_pages import checked_id
 
 if TYPE_CHECKING:
-    from agent.core.realtime import Conversation, Conversations
+    from agent.core.conversations import Conversations
+    from agent.core.realtime import Conversation
     from agent.core.realtime_wanted import Service
 
 TOO_FAST = "realtime input comes faster than the service takes it; add it more slowly"
@@ -95,7 +96,7 @@ class RealtimeMethods:
         return Answer({"voices": voices})
 
     def _conversation(self, given: dict[str, Any]) -> "Conversation":
-        from agent.core.realtime import Conversations
+        from agent.core.conversations import Conversations
 
         thread_id = checked_id(given["threadId"])
         if self._conversations is None:

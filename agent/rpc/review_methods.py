@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.core.review import target_of
 from agent.core.session import Core
-from agent.core.surroundings import ThreadNotFound, TurnBusy
+from agent.core.surroundings import ThreadNotFound
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shapes import one_of, optional, struct, tagged, text
@@ -55,10 +55,9 @@ class ReviewMethods:
             started = self._core.start_review(
                 thread_id, reviewer_id, target, lambda: self._connections.disown(reviewer_id)
             )  # fmt: skip
-        except (ThreadNotFound, TurnBusy) as exc:
+        except ThreadNotFound as exc:
             self._connections.disown(reviewer_id)
-            reason = str(exc) if isinstance(exc, TurnBusy) else f"thread not found: {thread_id}"
-            raise RequestFailed(INVALID_REQUEST, reason) from exc
+            raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}") from exc
         shown = {
             "type": "userMessage",
             "id": started.wire["id"],

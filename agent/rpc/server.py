@@ -8,8 +8,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from agent.rpc.connections import ClientGone, Connection, Connections, MessageStream
 from agent.rpc.experimental import needs_experimental
@@ -34,6 +36,16 @@ logger = logging.getLogger(__name__)
 
 # Seconds that requests get to be answered after the client has closed its end.
 LAST_ANSWERS_S = 1.0
+
+# What is done to one thread is done in the order in which it was asked for, whoever asks (observed). Not what stops a
+# turn: that need not wait for what others wait for.
+_IN_ORDER = frozenset(
+    """
+    thread/resume thread/fork thread/archive thread/unarchive thread/delete thread/unsubscribe thread/name/set
+    thread/inject_items thread/metadata/update thread/revert thread/goal/set thread/goal/get thread/goal/clear
+    thread/compact/start thread/shellCommand review/start turn/start turn/steer
+    """.split()
+)
 
 # Requests of one client that may be unanswered at a time; more are refused at once, for the client to ask again later.
 MOST_UNANSWERED = 1024
@@ -68,8 +80,8 @@ class AppServer:
         name: Who says that something is not supported.
         codex_home: As told to clients.
         identity: Given the first client's name, the identity of this process.
-        methods: The supported methods besides `initialize`; awaited when the first is needed, so that what they
-            import need not be there for the first answer.
+        method: Given its name, a supported method besides `initialize`, or None; awaited, so that what it imports need
+            not be there for the first answer.
         on_initialized: Called after a client got its answer to `initialize`.
     """
 
@@ -80,7 +92,7 @@ class AppServer:
         codex_home: str,
         connections: Connections,
         identity: Callable[[str], Identity],
-        methods: Callable[[], Awaitable[Methods]],
+        method: Callable[[str], Awaitable[Method | None]],
         on_initialized: Callable[[Connection], None],
     ) -> None:
         self._name = name
@@ -88,7 +100,8 @@ class AppServer:
         self._connections = connections
         self._make_identity = identity
         self._identity: Identity | None = None
-        self._methods = methods
+        self._method = method
+        self._orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by thread, while one is held
         self._on_initialized = on_initialized
 
     @property
@@ -165,7 +178,8 @@ class AppServer:
         """Answer one request of this many characters; every way out of here sends exactly one answer."""
         await connection.outbox.room(size)
         try:
-            answer = await self._answer(connection, request, initialized)
+            async with self._order(request):
+                answer = await self._answer(connection, request, initialized)
         except InvalidParams as exc:
             connection.send(fail(request.id, INVALID_REQUEST, f"Invalid request: {exc}"))
         except RequestFailed as exc:
@@ -178,9 +192,16 @@ class AppServer:
             if answer.then is not None:
                 answer.then()
 
+    def _order(self, request: Request) -> AbstractAsyncContextManager[object]:
+        """What to wait for before a request is handled, and to keep others out of until it is."""
+        thread_id = request.params.get("threadId") if isinstance(request.params, dict) else None
+        if request.method not in _IN_ORDER or not isinstance(thread_id, str):
+            return nullcontext()
+        return self._orders.setdefault(thread_id, asyncio.Lock())
+
     async def _answer(self, connection: Connection, request: Request, initialized: bool) -> Answer:
         # Parsed before the check for `initialize`, as in the original.
-        method = (await self._methods()).get(request.method)
+        method = await self._method(request.method)
         params = None if method is None else method.parse(request.params)
         if not initialized:
             raise RequestFailed(INVALID_REQUEST, "Not initialized")

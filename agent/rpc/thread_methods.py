@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import os
-import re
 from typing import Any
 
 from agent.core import rollout
@@ -12,11 +11,11 @@ from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
 from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
-from agent.model.provider import OPENAI
 from agent.rpc.goal_methods import Goals
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.permissions import assign, check_combined
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
+from agent.rpc.thread_config import Defaults, configuring
 from agent.rpc.thread_pages import (
     TAKES_UP_ALL_TURNS,
     checked_id,
@@ -26,7 +25,7 @@ from agent.rpc.thread_pages import (
     turn_wire,
     turns_page,
 )
-from agent.rpc.thread_params import FORK, INJECT, METADATA, NAME, RESUME, REVERT, of_one
+from agent.rpc.thread_params import FORK, INJECT, METADATA, NAME, RESUME, REVERT, id_of, of_one, session_id
 from agent.rpc.thread_providers import former_provider, new_provider
 
 
@@ -39,13 +38,20 @@ class ThreadMethods:
     """
 
     def __init__(
-        self, core: Core, connections: Connections, default_model: Any, now_s: Any, config: dict[str, Any]
+        self,
+        core: Core,
+        connections: Connections,
+        default_model: Any,
+        now_s: Any,
+        config: dict[str, Any],
+        defaults: Defaults,
     ) -> None:
         self._core = core
         self._connections = connections
         self._default_model = default_model
         self._now_s = now_s
         self._config = config
+        self._defaults = defaults
         self._goals = Goals(core, connections, config)
 
     def table(self) -> Methods:
@@ -67,9 +73,10 @@ class ThreadMethods:
     # Taking up
 
     async def _resume(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = _id_of(wanted)
-        loaded = self._core.is_loaded(thread_id)
+        thread_id = id_of(wanted)
         check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
+        configure = await configuring(self._config, wanted.get("config") or {}, self._defaults)
+        loaded = self._core.is_loaded(thread_id)
         if wanted.get("history") is not None:
             text = "a thread cannot be resumed with a history of the client's by countersign; start one and inject it"
             raise RequestFailed(INVALID_REQUEST, text)
@@ -86,13 +93,18 @@ class ThreadMethods:
         self._connections.touch(thread_id)  # it will be followed: it must not be unloaded in between
         if not loaded:
             before = thread.meta()
+            configure(thread)
             self._override(thread, wanted)
             changed = {name: value for name, value in thread.meta().items() if before[name] != value}
             if changed:
                 self._core.write(thread_id, rollout.UPDATED, changed)
-        stored = await self._stored(thread_id)
+        sources = await self._sources(thread)
+        stored = await self._stored(thread_id)  # last: what is told from here on reaches the client
+        if not self._core.is_loaded(thread_id):
+            text = f"thread {thread_id}: it was unloaded while it was read; retry thread/resume"
+            raise RequestFailed(INVALID_REQUEST, text)
         answer = {
-            **thread.settings_wire(await self._sources(thread)),
+            **thread.settings_wire(sources),
             "collaborationMode": thread.collaboration_wire(),
             "initialTurnsPage": turns_page(thread_id, stored, wanted.get("initialTurnsPage")),
             "turnsBackwardsCursor": newest(thread_id, "turns") if stored.turns else None,
@@ -102,7 +114,7 @@ class ThreadMethods:
             connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
             answer["thread"]["turns"] = [turn_wire(turn, "full") for turn in stored.turns]
         if not loaded:
-            connection.notify("thread/status/changed", {"threadId": thread_id, "status": {"type": "idle"}})
+            self._tell_status(thread_id, "idle")
         self._connections.subscribe(thread_id, connection)
         if thread.problems and not loaded:
             told = "; ".join(thread.problems)
@@ -124,13 +136,15 @@ class ThreadMethods:
             connection.notify("thread/tokenUsage/updated", usage)
 
     async def _fork(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        source_id = _id_of(wanted)
+        source_id = id_of(wanted)
         check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
+        configure = await configuring(self._config, wanted.get("config") or {}, self._defaults)
         if wanted.get("beforeTurnId") is not None and wanted.get("lastTurnId") is not None:
             raise RequestFailed(INVALID_REQUEST, "`beforeTurnId` cannot be combined with `lastTurnId`")
-        if (await self._found(source_id)).archived:
+        found = await self._found(source_id)
+        if found.archived:
             raise _archived(source_id)
-        stored = await self._stored(source_id)
+        stored = await self._read(found)
         if wanted.get("ephemeral") and not wanted.get("excludeTurns"):
             raise RequestFailed(INVALID_REQUEST, "ephemeral paginated thread/fork requires `excludeTurns: true`")
         before = _first_left_out(stored, wanted)
@@ -140,6 +154,7 @@ class ThreadMethods:
         thread.model = self._default_model()
         thread.provider = new_provider(self._config, wanted)
         thread.model_provider = thread.provider.id
+        configure(thread)
         self._override(thread, wanted)
         thread.git_info = None if thread.ephemeral else await asyncio.to_thread(git_info, thread.cwd)
         self._core.fork(stored, thread, before)
@@ -163,9 +178,16 @@ class ThreadMethods:
 
     async def _stored(self, thread_id: str) -> StoredThread:
         try:
-            return await asyncio.to_thread(lambda: self._core.store.read(self._core.store.find(thread_id)))
+            return (await self._core.stored(thread_id))[0]
         except ThreadNotStored as exc:
             raise _no_rollout(thread_id) from exc
+        except StoreFailed as exc:
+            raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
+
+    async def _read(self, found: Found) -> StoredThread:
+        """A thread as if its process had ended now."""
+        try:
+            return await asyncio.to_thread(self._core.store.read, found)
         except StoreFailed as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
 
@@ -178,19 +200,15 @@ class ThreadMethods:
     # Putting away
 
     async def _archive(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = _session_id(wanted["threadId"])
-        if not self._is_unwritten(thread_id):
-            found = await self._found(thread_id)
-            if found.archived:
-                raise _no_rollout(thread_id)
-            await self._unload(thread_id)
+        thread_id = session_id(wanted["threadId"])
+        if not self._is_unwritten(thread_id) and (await self._found(thread_id)).archived:
+            raise _no_rollout(thread_id)
+        if (found := await self._put_away(thread_id)) is not None:
             self._move(found, archived=True)
-        else:
-            await self._unload(thread_id)
         return Answer({}, lambda: self._connections.broadcast("thread/archived", {"threadId": thread_id}))
 
     async def _unarchive(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
-        thread_id = _session_id(wanted["threadId"])
+        thread_id = session_id(wanted["threadId"])
         missing = f"no archived rollout found for thread id {thread_id}"
         try:
             found = await self._found(thread_id)
@@ -207,15 +225,11 @@ class ThreadMethods:
         thread_id = checked_id(wanted["threadId"])
         if self._is_ephemeral(thread_id):
             raise RequestFailed(INVALID_REQUEST, f"thread is not persisted and cannot be deleted: {thread_id}")
-        if not self._is_unwritten(thread_id):
-            found = await self._found(thread_id)
-            await self._unload(thread_id)
+        if (found := await self._put_away(thread_id)) is not None:
             try:
                 self._core.store.delete(found)
             except StoreFailed as exc:
                 raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
-        else:
-            await self._unload(thread_id)
         return Answer({}, lambda: self._connections.broadcast("thread/deleted", {"threadId": thread_id}))
 
     def _is_ephemeral(self, thread_id: str) -> bool:
@@ -227,10 +241,24 @@ class ThreadMethods:
             return False
         return not os.path.exists(self._core.thread(thread_id).path or "")
 
-    async def _unload(self, thread_id: str) -> None:
+    async def _put_away(self, thread_id: str) -> Found | None:
+        """Unload a thread; where its file is then, if it has one: the end of a turn may be all that is in it."""
+        unwritten = self._is_unwritten(thread_id)
+        if not unwritten:
+            await self._found(thread_id)
         if await self._core.unload(thread_id):
-            status = {"threadId": thread_id, "status": {"type": "notLoaded"}}
-            self._connections.publish(thread_id, "thread/status/changed", status)
+            self._tell_status(thread_id, "notLoaded")
+            self._connections.part(thread_id)
+        try:
+            return await self._found(thread_id)
+        except RequestFailed:
+            if unwritten:
+                return None
+            raise
+
+    def _tell_status(self, thread_id: str, kind: str) -> None:
+        status = {"threadId": thread_id, "status": {"type": kind}}
+        self._connections.publish(thread_id, "thread/status/changed", status)
 
     def _move(self, found: Found, *, archived: bool) -> str:
         try:
@@ -265,8 +293,11 @@ class ThreadMethods:
         for name, value in update.items():
             if value is not None and not value.strip():
                 raise RequestFailed(INVALID_REQUEST, f"gitInfo.{name} must not be empty")
-        stored = await self._stored(thread_id)
-        git = {"sha": None, "branch": None, "originUrl": None, **(stored.meta.get("git_info") or {}), **update}
+        if self._core.is_loaded(thread_id):
+            known = self._core.thread(thread_id).git_info
+        else:
+            known = (await self._stored(thread_id)).meta.get("git_info")
+        git = {"sha": None, "branch": None, "originUrl": None, **(known or {}), **update}
         await self._change(thread_id, {"git_info": git})
         if self._core.is_loaded(thread_id):
             return Answer({"thread": {**self._core.thread(thread_id).wire(), "canAcceptDirectInput": None}})
@@ -274,25 +305,21 @@ class ThreadMethods:
         return Answer({"thread": stored_wire(await self._stored(thread_id), str(found.path))})
 
     async def _change(self, thread_id: str, changes: dict[str, Any]) -> None:
-        """Change what is written down of a thread, which is loaded for it if need be."""
-        loaded = self._core.is_loaded(thread_id)
+        """Change what is written down of a thread, which need not be loaded."""
         if self._is_ephemeral(thread_id):
             text = f"ephemeral thread does not support metadata updates: {thread_id}"
             raise RequestFailed(INVALID_REQUEST, text)
+        if not self._core.is_loaded(thread_id):
+            await self._stored(thread_id)  # it must be one of ours
         try:
-            # It is not asked anything meanwhile: whether there is still a provider of that name makes no difference.
-            thread = self._core.resume(thread_id, lambda name: OPENAI)
+            self._core.write(thread_id, rollout.UPDATED, changes)
         except (ThreadNotStored, ThreadArchived) as exc:
-            if not loaded:
-                raise _no_rollout(thread_id) from exc
-            thread = self._core.thread(thread_id)
+            raise _no_rollout(thread_id) from exc
         except (ThreadBusy, StoreFailed) as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
-        for name, value in changes.items():
-            setattr(thread, name, value)
-        self._core.write(thread_id, rollout.UPDATED, changes)
-        if not loaded:
-            await self._core.unload(thread_id)
+        if self._core.is_loaded(thread_id):
+            for name, value in changes.items():
+                setattr(self._core.thread(thread_id), name, value)
 
     async def _inject(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread = self._loaded(wanted["threadId"])
@@ -306,30 +333,30 @@ class ThreadMethods:
 
     async def _revert(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread = self._loaded(wanted["threadId"])
-        if thread.status == "active":
-            raise RequestFailed(INVALID_REQUEST, "a turn runs in this thread; interrupt it first")
         stored = await self._stored(thread.id)
         turn = next((one for one in stored.turns if one.wire["id"] == wanted["beforeTurnId"]), None)
         if turn is None:
             raise RequestFailed(INVALID_REQUEST, f"turn not found: {wanted['beforeTurnId']}")
-        thread.history[:] = turn.before(thread.history)
-        thread.context_tokens = 0
-        self._core.write(thread.id, rollout.REVERTED, {"turn_id": turn.wire["id"]})
-        kept = (await self._stored(thread.id)).turns
-        wire = {**thread.wire(), "turns": [turn_wire(one, "full") for one in kept]}
-        return Answer({"thread": wire})
+        self._core.revert(thread.id, turn)
+        thread.status = "idle"
+        for kind in ("notLoaded", "idle"):  # the original unloads it for that, and loads it again
+            self._tell_status(thread.id, kind)
+        some = turn is not stored.turns[0]
+        answer = {
+            "thread": thread.wire(),
+            "turnsBackwardsCursor": newest(thread.id, "turns") if some else None,
+            "itemsBackwardsCursor": newest(thread.id, "itemsByCreatedAtOrdinal") if some else None,
+        }
+        return Answer(answer, lambda: self._connections.broadcast("thread/reverted", {"threadId": thread.id}))
 
     def _override(self, thread: Thread, wanted: dict[str, Any]) -> None:
         for name, attribute in _OVERRIDES.items():
             if wanted.get(name) is not None:
                 setattr(thread, attribute, wanted[name])
-        effort = (wanted.get("config") or {}).get("model_reasoning_effort")
-        if isinstance(effort, str) and effort:
-            thread.effort = effort
         if wanted.get("sandbox") is not None:
             thread.sandbox, thread.profile = dict(SANDBOX_POLICIES[wanted["sandbox"]]), None
         if wanted.get("permissions") is not None:
-            assign(thread, wanted["permissions"], self._config)
+            assign(thread, wanted["permissions"], thread.config_over(self._config))
 
     def _loaded(self, given_id: str) -> Thread:
         thread_id = checked_id(given_id)
@@ -358,20 +385,6 @@ def _first_left_out(stored: StoredThread, wanted: dict[str, Any]) -> str | None:
         raise RequestFailed(INVALID_REQUEST, f"turn not found: {named}")
     index = ids.index(named) + (wanted.get("beforeTurnId") is None)
     return ids[index] if index < len(ids) else None
-
-
-def _session_id(given_id: str) -> str:
-    return checked_id(given_id, "session")
-
-
-def _id_of(wanted: dict[str, Any]) -> str:
-    """The thread that is meant: that of the path, if there is one, else of the id."""
-    if wanted.get("path") is None:
-        return _session_id(wanted["threadId"])
-    name = re.search(r"([0-9a-f-]{36})[.]jsonl$", wanted["path"])
-    if name is None:
-        raise RequestFailed(INVALID_REQUEST, f"no rollout found at path {wanted['path']}")
-    return _session_id(name[1])
 
 
 def _archived(thread_id: str) -> RequestFailed:

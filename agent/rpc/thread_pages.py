@@ -212,8 +212,8 @@ class ThreadPages:
     async def _stored(self, thread_id: str, missing: str) -> tuple[StoredThread, str]:
         """A thread from disk, also an archived one; `missing` is what is said where there is none."""
         try:
-            found = await asyncio.to_thread(self._core.store.find, thread_id)
-            return await asyncio.to_thread(self._core.store.read, found), str(found.path)
+            stored, found = await self._core.stored(thread_id)
+            return stored, str(found.path)
         except ThreadNotStored as exc:
             raise RequestFailed(INVALID_REQUEST, missing) from exc
         except StoreFailed as exc:

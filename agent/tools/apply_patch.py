@@ -19,7 +19,7 @@ from agent.tools.patch import AddFile, DeleteFile, Patch, PatchError, UpdateFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import TextIO
 
 # The original is linked with musl, whose words for these differ from those of other C libraries.
@@ -82,7 +82,7 @@ class _HunkFailed(Exception):
     """One hunk could not be applied. Its text is the reason of the PatchNotApplied that becomes of it."""
 
 
-def apply(patch: Patch, cwd: str) -> Applied:
+def apply(patch: Patch, cwd: str, places: Mapping[str, tuple[str, str]] | None = None) -> Applied:
     """Change the files, hunk by hunk.
 
     Files are written in place, so that modes, hard links and symbolic links stay; missing parents are made; an existing
@@ -90,6 +90,8 @@ def apply(patch: Patch, cwd: str) -> Applied:
 
     Args:
         cwd: Absolute; what relative paths of the patch start from. They may lead out of it: this is no sandbox.
+        places: By the paths of the patch: (the file that one leads to, the name itself), without symlinks on the way.
+            None to follow them as they are.
 
     Raises:
         PatchNotApplied: A hunk failed, or there is none.
@@ -99,26 +101,36 @@ def apply(patch: Patch, cwd: str) -> Applied:
     changes: list[Change] = []
     for hunk in patch.hunks:
         try:
-            path = _resolved(hunk.path, cwd)
+            path, name = _placed(hunk.path, cwd, places)
             match hunk:
                 case AddFile():
                     _write(path, hunk.content)
                     changes.append(Change(ChangeKind.ADDED, hunk.path))
                 case DeleteFile():
-                    _delete(path)
+                    _delete(name)
                     changes.append(Change(ChangeKind.DELETED, hunk.path))
                 case UpdateFile(move_to=None):
                     _write(path, apply_chunks(_read(path), hunk.chunks, _shown(path)))
                     changes.append(Change(ChangeKind.MODIFIED, hunk.path))
                 case UpdateFile(move_to=str(move_to)):
                     content = apply_chunks(_read(path), hunk.chunks, _shown(path))
-                    destination = _resolved(move_to, cwd)
+                    destination, _ = _placed(move_to, cwd, places)
                     _write(destination, content)
                     changes.append(Change(ChangeKind.MODIFIED, move_to))
-                    _remove_moved(path, destination)
+                    _remove_moved(name, destination)
         except (_HunkFailed, PatchError) as exc:
             raise PatchNotApplied(str(exc), changes) from exc
     return Applied(tuple(changes))
+
+
+def _placed(path: str, cwd: str, places: Mapping[str, tuple[str, str]] | None) -> tuple[str, str]:
+    if places is None:
+        resolved = _resolved(path, cwd)
+        return resolved, resolved
+    place = places.get(path)
+    if place is None or os.path.realpath(place[0]) != place[0]:
+        raise _HunkFailed(f"{_shown(path)} does not lead any more where it led when it was asked about")
+    return place
 
 
 def _resolved(path: str, cwd: str) -> str:
@@ -320,6 +332,19 @@ def run_as(argv: Sequence[str]) -> int:
     return _run(patch)
 
 
+def run_at(given: bytes) -> int:
+    """The same for the agent, which says in which places.
+
+    Args:
+        given: A path and its two places, and so on, each followed by a NUL, and another one; nothing before that for
+            places as they are. Then the patch.
+    """
+    named, _, patch = given.partition(b"\0\0")
+    names = os.fsdecode(named).split("\0") if named else []
+    places = {path: (real, name) for path, real, name in zip(*[iter(names)] * 3, strict=True)}
+    return _run(patch.decode(), places or None)
+
+
 def _text(argument: str) -> str | None:
     try:
         return os.fsencode(argument).decode()
@@ -340,13 +365,13 @@ def _from_stdin() -> int:
     return _run(patch)
 
 
-def _run(patch: str) -> int:
+def _run(patch: str, places: Mapping[str, tuple[str, str]] | None = None) -> int:
     try:
         cwd = os.getcwd()
     except OSError as exc:
         return _failed(f"Error: Failed to determine current directory.\n{_why(exc)}")
     try:
-        applied = apply(parse(patch), cwd)
+        applied = apply(parse(patch), cwd, places)
     except (PatchError, PatchNotApplied) as exc:
         return _failed(str(exc))
     try:

@@ -1,17 +1,18 @@
 """What the model's command tools take and say. Pure."""
 
-import json
 import os
 import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from agent.model.wire import Item
+from agent.model.wire import Item, json_of
 
 EXEC, WRITE = "exec_command", "write_stdin"
 DEFAULT_YIELD_MS, MOST_YIELD_MS, LEAST_YIELD_MS = 10_000, 30_000, 250
 DEFAULT_OUTPUT_TOKENS, MOST_OUTPUT_TOKENS = 10_000, 50_000
+# Linux takes no longer argument (MAX_ARG_STRLEN, with the NUL at its end).
+MOST_CMD_BYTES = 128 * 1024 - 1
 # Observed: a token is counted as four bytes.
 _TOKEN_BYTES = 4
 DEFAULT_OUTPUT_BYTES = DEFAULT_OUTPUT_TOKENS * _TOKEN_BYTES
@@ -156,7 +157,7 @@ def arguments(text: str) -> dict[str, Any]:
         BadArguments: They are none.
     """
     try:
-        found = json.loads(text or "{}")
+        found = json_of(text or "{}")
     except (ValueError, RecursionError) as exc:
         raise BadArguments(f"failed to parse function arguments: {exc}") from exc
     if not isinstance(found, dict):
@@ -260,10 +261,11 @@ _BARE, _SINGLE, _DOUBLE = (re.compile(one) for one in (r"[+./:@\]_0-9A-Za-z-]*",
 
 def _quoted(word: str) -> str:
     quoted = "" if word else "''"
-    while word:
-        reach = [len(one.match(word)[0]) for one in (_BARE, _SINGLE, _DOUBLE)]  # type: ignore[index]  # all may be empty
+    at = 0
+    while at < len(word):
+        reach = [one.match(word, at).end() for one in (_BARE, _SINGLE, _DOUBLE)]  # type: ignore[union-attr]  # all may be empty
         end = max(reach)
-        piece, word = word[:end], word[end:]
+        piece, at = word[at:end], end
         match reach.index(end):
             case 0:
                 quoted += piece

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.thread import Thread
-from agent.sandbox.environment import ShellEnvironmentPolicy, apply
+from agent.features import is_on
+from agent.sandbox.environment import ShellEnvironmentPolicy, apply, parse_environment_policy
 from agent.sandbox.host import look, places
 from agent.sandbox.legacy import LegacyPolicy, Mode, to_profile
 from agent.sandbox.paths import flaw
@@ -14,6 +15,7 @@ from agent.sandbox.plan import Command, Options, SandboxPlan, plan
 from agent.sandbox.policy import Access, Entry, Network, PathTarget, Policy, Profile, ProfileKind, resolve
 from agent.sandbox.profile_toml import named_profile
 from agent.tools.grants import NOTHING, Grant
+from agent.tools.reach import Reach
 
 _UNATTENDED = {
     "COLORTERM": "",
@@ -38,7 +40,7 @@ class Confinement:
         own_proxy: () -> (host:port of our proxy, loopback ports that stamp, directories of our certificates): what no
             tool may have.
         environ: Of this process.
-        config: config.toml with the overrides, for the permission profiles that it defines.
+        config: config.toml with the overrides.
     """
 
     environment: ShellEnvironmentPolicy
@@ -46,6 +48,10 @@ class Confinement:
     own_proxy: Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
     environ: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
+
+    def has(self, thread: Thread, feature: str) -> bool:
+        """Whether a feature is on for a thread."""
+        return is_on(thread.config_over(self.config), feature)
 
     def policy(self, thread: Thread, *, free: bool = False, grant: Grant = NOTHING) -> Policy:
         """The resolved policy of a thread, with what was granted beyond it.
@@ -58,7 +64,7 @@ class Confinement:
         if thread.profile is None:
             return widened(resolve(profile_of(thread), places(thread.cwd, self.environ)), grant)
         home = self.environ.get("HOME") or os.path.expanduser("~")
-        named = named_profile(thread.profile, self.config, home, thread.cwd)
+        named = named_profile(thread.profile, thread.config_over(self.config), home, thread.cwd)
         return widened(resolve(named.profile, places(thread.cwd, self.environ, named.workspace_roots)), grant)
 
     def planner(
@@ -67,10 +73,11 @@ class Confinement:
         """What makes the plan of a command, and its policy. No way leads from "it cannot be confined" to `free`."""
         policy = self.policy(thread, free=free, grant=grant)
         _, ports, _ = self.own_proxy()
+        options = self.options if thread.config is None else Options(self.has(thread, "use_legacy_landlock"))
 
         def make_plan() -> SandboxPlan:
-            host = look(policy, cwd, self.options, self.environ, ports)
-            return plan(policy, Command(argv, cwd), host, self.options)
+            host = look(policy, cwd, options, self.environ, ports)
+            return plan(policy, Command(argv, cwd), host, options)
 
         return make_plan, policy
 
@@ -79,7 +86,11 @@ class Confinement:
         address, _, directories = self.own_proxy()
         secrets = thread.provider.variables
         environ = {name: value for name, value in self.environ.items() if name not in secrets}
-        return apply(self.environment, environ, address, directories)
+        return apply(self.environment_policy(thread), environ, address, directories)
+
+    def environment_policy(self, thread: Thread) -> ShellEnvironmentPolicy:
+        """Which variables commands of the thread get."""
+        return self.environment if thread.config is None else parse_environment_policy(thread.config)
 
     def model_environment(self, thread: Thread, call_id: str) -> dict[str, str]:
         """The same for a command of the model, which nobody pages through or looks at in colours (observed)."""
@@ -101,15 +112,13 @@ class Confinement:
 
         return resolved
 
-    def may_write(self, thread: Thread, path: str, grant: Grant = NOTHING) -> bool:
-        """Whether the policy grants it, symlinks followed; what is protected is not granted."""
-        policy = self.policy(thread, grant=grant)
-        return policy.unrestricted or policy.can_write(os.path.realpath(path))
+    def reach(self, thread: Thread, grant: Grant) -> Reach:
+        """What a command of the thread could read and write now. It looks at the disk.
 
-    def may_read(self, thread: Thread, path: str, grant: Grant = NOTHING) -> bool:
-        """The same for reading."""
-        policy = self.policy(thread, grant=grant)
-        return policy.unrestricted or policy.can_read(os.path.realpath(path))
+        Raises:
+            PolicyError: It cannot be said.
+        """
+        return Reach(self.policy(thread, grant=grant), self.environ)
 
 
 def widened(policy: Policy, grant: Grant) -> Policy:

@@ -7,6 +7,7 @@ from typing import Any
 from agent.core.goals import Goal, GoalKeeper, GoalRefused, GoalStatus
 from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolCall, ToolOutput
+from agent.features import is_on
 from agent.model.wire import Item
 from agent.tools.command import BadArguments, arguments
 
@@ -60,13 +61,24 @@ _DECLARED = (
 
 
 class GoalTools:
-    """get_goal, create_goal and update_goal."""
+    """get_goal, create_goal and update_goal.
+
+    Args:
+        config: config.toml with the overrides.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def _are_offered(self, thread: Thread) -> bool:
+        # A reviewer has none (observed).
+        return thread.subagent is None and is_on(thread.config_over(self._config), "goals")
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
-        return () if thread.subagent is not None else _DECLARED  # a reviewer has none (observed)
+        return _DECLARED if self._are_offered(thread) else ()
 
     def rows(self, thread: Thread) -> dict[str, Callable[[ToolCall, CallContext], Awaitable[ToolOutput]]]:
-        if thread.subagent is not None:
+        if not self._are_offered(thread):
             return {}
         return {"get_goal": _of(_get), "create_goal": _of(_create), "update_goal": _of(_update)}
 

@@ -12,6 +12,7 @@ from agent.tools.confinement import Confinement
 from agent.tools.grants import NOTHING, Grant, granted, keep, wanted
 
 _SCOPES = ("turn", "session")
+_FEATURE = "request_permissions_tool"
 
 
 class RequestPermissions:
@@ -23,6 +24,8 @@ class RequestPermissions:
         self._confinement = confinement
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
+        if not self._confinement.has(thread, _FEATURE):
+            return ()
         return (
             {
                 "type": "function",
@@ -44,7 +47,7 @@ class RequestPermissions:
         )
 
     def rows(self, thread: Thread) -> dict[str, Callable[[ToolCall, CallContext], Awaitable[ToolOutput]]]:
-        return {self.name: self._request}
+        return {self.name: self._request} if self._confinement.has(thread, _FEATURE) else {}
 
     async def forget(self, thread_id: str, session: dict[str, Any]) -> None:
         pass

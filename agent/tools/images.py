@@ -2,15 +2,16 @@
 
 import asyncio
 import base64
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolCall, ToolOutput
 from agent.model.wire import Item
+from agent.sandbox.policy import PolicyError
 from agent.tools.command import BadArguments, arguments, workdir
 from agent.tools.grants import Grant, in_force
+from agent.tools.reach import Reach
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 _SIGNATURES = {
@@ -26,8 +27,8 @@ class ViewImage:
 
     name = "view_image"
 
-    def __init__(self, may_read: Callable[[Thread, str, Grant], bool]) -> None:
-        self._may_read = may_read
+    def __init__(self, reach: Callable[[Thread, Grant], Reach]) -> None:
+        self._reach = reach
 
     def declared(self, thread: Thread) -> tuple[Item, ...]:
         path = {"type": "string", "description": "The path of the image file."}
@@ -57,10 +58,15 @@ class ViewImage:
         if not isinstance(given, str) or not given or "\0" in given:
             raise BadArguments("failed to parse function arguments: missing field `path`")
         path = workdir(given, context.thread.cwd)
-        if not self._may_read(context.thread, path, in_force(context.session, context.turn_id)):
-            return ToolOutput(f"the sandbox of this thread does not let {path!r} be read")
+        grant = in_force(context.session, context.turn_id)
+
+        def read() -> bytes:
+            return self._reach(context.thread, grant).read(path, MAX_IMAGE_BYTES)
+
         try:
-            content = await asyncio.to_thread(_read, path)
+            content = await asyncio.to_thread(read)
+        except PolicyError as exc:
+            return ToolOutput(f"view_image failed: the sandbox policy cannot be used: {exc}")
         except OSError as exc:
             return ToolOutput(f"unable to locate image at `{path}`: {exc.strerror}")
         kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
@@ -74,10 +80,3 @@ class ViewImage:
         context.item("item/completed", {**item, "completedAtMs": context.now_ms()})
         url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
         return ToolOutput([{"type": "input_image", "image_url": url}])
-
-
-def _read(path: str) -> bytes:
-    # Without blocking on a FIFO, and no more than what is too much.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        return file.read(MAX_IMAGE_BYTES + 1)

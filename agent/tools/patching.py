@@ -5,8 +5,6 @@ further than the policy does.
 """
 
 import asyncio
-import difflib
-import hashlib
 import os
 import re
 import sys
@@ -20,16 +18,21 @@ from agent.core.approval import Verdict, decide_patch
 from agent.core.thread import Thread
 from agent.core.tooling import CallContext, ToolCall, ToolOutput
 from agent.model.wire import Item
+from agent.sandbox.paths import flaw, normal
 from agent.sandbox.plan import SandboxUnavailable
 from agent.sandbox.policy import PolicyError
 from agent.sandbox.run import Runner
 from agent.tools.confinement import Confinement
+from agent.tools.file_changes import FileChange, git_diff
 from agent.tools.grants import in_force
 from agent.tools.patch import AddFile, DeleteFile, Patch, PatchError, UpdateFile, apply_chunks, parse
+from agent.tools.reach import Reach
 
 NAME = "apply_patch"
 _TIMEOUT_S = 60.0
 _OUTPUT_BYTES = 64 * 1024
+# Of a file that is changed: its content is shown, and kept for the turn.
+MOST_FILE_BYTES = 16 * 1024 * 1024
 
 # What the model writes, in the grammar language of the service (Lark).
 _GRAMMAR = r"""start: begin hunk+ end
@@ -106,39 +109,43 @@ class Patching:
         Args:
             cwd: What relative paths start from, absolute.
         """
-        try:
-            patch = parse(text)
-            changes = await asyncio.to_thread(preview, patch, cwd)
-        except (PatchError, OSError) as exc:
-            return ToolOutput(f"apply_patch verification failed: {exc}")
-        if not changes:
-            return ToolOutput("apply_patch verification failed: the patch changes nothing")
         thread = context.thread
-        touched = [path for change in changes for path in (change.path, change.moved_to) if path]
         grant = in_force(context.session, context.turn_id)
+        try:
+            planned = await asyncio.to_thread(
+                lambda: _planned(parse(text), cwd, self._confinement.reach(thread, grant))
+            )
+        except (PatchError, PolicyError, OSError) as exc:
+            return ToolOutput(f"apply_patch verification failed: {exc}")
+        if not planned.changes:
+            return ToolOutput("apply_patch verification failed: the patch changes nothing")
+        touched = {real for place in planned.places.values() for real in place}
         decision = decide_patch(
-            thread.approval_policy,
-            inside=all(self._confinement.may_write(thread, path, grant) for path in touched),
-            allowed=set(touched) <= _allowed(context.session),
+            thread.approval_policy, inside=planned.is_inside, allowed=touched <= _allowed(context.session)
         )
         if decision.verdict is Verdict.REFUSE:
             return ToolOutput(f"patch rejected: {decision.reason}")
-        item = _Shown(call, context, changes)
+        item = _Shown(call, context, planned.shown)
         item.started()
-        free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
-        if decision.verdict is Verdict.ASK_FREE:
-            refused = await self._ask(call, context, item, touched)
+        if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
+            refused = await self._ask(call, context, item, planned, touched)
             if refused is not None:
                 return refused
-        return await self._carry_out(context, item, text, cwd, free, changes)
+        free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
+        return await self._carry_out(context, item, text, cwd, free, planned)
 
-    async def _ask(self, call: ToolCall, context: CallContext, item: "_Shown", touched: list[str]) -> ToolOutput | None:
+    async def _ask(
+        self, call: ToolCall, context: CallContext, item: "_Shown", planned: "_Planned", touched: set[str]
+    ) -> ToolOutput | None:
+        # What is shown is spelled as in the patch.
+        linked = sorted({real for name, (real, _) in planned.places.items() if real != _path(name, planned.cwd)})
+        reason = None if planned.is_inside or not linked else f"by symbolic links it changes {', '.join(linked)}"
         params = {
             "threadId": context.thread.id,
             "turnId": context.turn_id,
             "itemId": call.id,
             "startedAtMs": item.started_ms,
-            "reason": None,
+            "reason": reason,
             "grantRoot": None,
         }
         with context.waiting("waitingOnApproval"):
@@ -155,10 +162,13 @@ class Patching:
         return ToolOutput("patch rejected by user", stops_turn=decision == "cancel")
 
     async def _carry_out(
-        self, context: CallContext, item: "_Shown", text: str, cwd: str, free: bool, changes: list["FileChange"]
+        self, context: CallContext, item: "_Shown", text: str, cwd: str, free: bool, planned: "_Planned"
     ) -> ToolOutput:
         began = time.monotonic()
         argv = (sys.executable, "-IS", "-c", _RUN)
+        # Outside of a sandbox just the files are changed that were looked at, wherever their names lead by now.
+        places = planned.places if free else {}
+        named = "\0".join(name for path, place in places.items() for name in (path, *place))
         try:
             grant = in_force(context.session, context.turn_id)
             make_plan, _ = self._confinement.planner(context.thread, argv, cwd, free=free, grant=grant)
@@ -167,17 +177,22 @@ class Patching:
                 self._confinement.tool_environment(context.thread),
                 timeout_s=_TIMEOUT_S,
                 max_output_bytes=_OUTPUT_BYTES,
-                stdin=text.encode(errors="replace"),  # an argument is not longer than 128 KiB, and for all to see
+                stdin=os.fsencode(named)
+                + b"\0\0"
+                + text.encode(errors="replace"),  # an argument is not longer than 128 KiB, and for all to see
             )
         except (SandboxUnavailable, PolicyError) as exc:
             item.completed("failed")
             return ToolOutput(f"apply_patch failed: {exc}")
         item.completed("completed" if outcome.exit_code == 0 else "failed")
         diffs = _diffs(context.session, context.turn_id)
-        for change in changes:
+        done = planned.changes
+        if outcome.exit_code != 0:
+            done = await asyncio.to_thread(_done, done, self._confinement.reach(context.thread, grant))
+        for change in done:
             change.note(diffs)
         if outcome.exit_code == 0:
-            diff = git_diff(diffs, context.thread.cwd)
+            diff = await asyncio.to_thread(git_diff, dict(diffs), context.thread.cwd)
             params = {"threadId": context.thread.id, "turnId": context.turn_id, "diff": diff}
             context.notify("turn/diff/updated", params)
         said = (outcome.stdout + outcome.stderr).decode(errors="replace")
@@ -205,72 +220,71 @@ def _allowed(kept: dict[str, Any]) -> set[str]:
 _ROOT = str(Path(__file__).resolve().parents[2])
 _RUN = (
     f"import sys; sys.path.insert(0, {_ROOT!r}); "
-    "from agent.tools.apply_patch import run_as; sys.exit(run_as([sys.stdin.buffer.read().decode()]))"
+    "from agent.tools.apply_patch import run_at; sys.exit(run_at(sys.stdin.buffer.read()))"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class FileChange:
-    """What a patch does to one file; None for a content where there is no file.
+class _Planned:
+    """What a patch is about to do.
 
     Args:
-        path: Absolute.
-        moved_to: Absolute, None if it stays.
+        shown: The changes as clients see them.
+        places: By the paths of the patch: the file that one leads to, and the name itself, without symlinks on the way.
+        is_inside: All of them may be written in the sandbox.
     """
 
-    path: str
-    before: str | None
-    after: str | None
-    moved_to: str | None = None
-
-    def wire(self) -> dict[str, Any]:
-        """As clients see it."""
-        if self.before is None:
-            return {"path": self.path, "kind": {"type": "add"}, "diff": self.after or ""}
-        if self.after is None:
-            return {"path": self.path, "kind": {"type": "delete"}, "diff": self.before}
-        kind = {"type": "update", "move_path": self.moved_to}
-        diff = _hunks(self.before, self.after)
-        if self.moved_to is not None:
-            diff += f"\n\nMoved to: {self.moved_to}"
-        return {"path": self.path, "kind": kind, "diff": diff}
-
-    def note(self, diffs: dict[str, tuple[str | None, str | None]]) -> None:
-        """Add it to what a turn has changed: the content of each file before, and now."""
-        if self.moved_to is not None:
-            diffs[self.path] = (diffs.get(self.path, (self.before, None))[0], None)
-            diffs[self.moved_to] = (diffs.get(self.moved_to, (None, None))[0], self.after)
-        else:
-            diffs[self.path] = (diffs.get(self.path, (self.before, None))[0], self.after)
+    cwd: str
+    changes: list[FileChange]
+    shown: list[dict[str, Any]]
+    places: dict[str, tuple[str, str]]
+    is_inside: bool
 
 
-def preview(patch: Patch, cwd: str) -> list[FileChange]:
+def _planned(patch: Patch, cwd: str, reach: Reach) -> _Planned:
+    changes = preview(patch, cwd, reach)
+    names = {hunk.path for hunk in patch.hunks}
+    names |= {hunk.move_to for hunk in patch.hunks if isinstance(hunk, UpdateFile) and hunk.move_to is not None}
+    places = {name: _place(_path(name, cwd)) for name in names}
+    is_inside = all(reach.may_write(real) for place in places.values() for real in place)
+    return _Planned(cwd, changes, [change.wire() for change in changes], places, is_inside)
+
+
+def _place(path: str) -> tuple[str, str]:
+    directory, name = os.path.split(path)
+    return os.path.realpath(path), os.path.join(os.path.realpath(directory), name)
+
+
+def preview(patch: Patch, cwd: str, reach: Reach) -> list[FileChange]:
     """What a patch would do, by path; nothing is written.
 
     Raises:
-        PatchError, OSError: It does not fit the files.
+        PatchError, OSError: It does not fit the files, or one of them cannot be read or must not be.
     """
     held: dict[str, str | None] = {}
     changes: dict[str, FileChange] = {}
 
     def content(path: str) -> str:
-        known = held[path] if path in held else _read(path)
+        known = held[path] if path in held else _read(path, reach)
         if known is None:
             raise PatchError(None, f"{path}: there is no such file")
         return known
 
     for hunk in patch.hunks:
-        path = os.path.normpath(os.path.join(cwd, hunk.path))
+        path = _path(hunk.path, cwd)
         match hunk:
             case AddFile():
-                before: str | None = held[path] if path in held else (_read(path) if os.path.exists(path) else None)
+                try:
+                    before: str | None = held[path] if path in held else _read(path, reach)
+                except FileNotFoundError:
+                    before = None
                 change = FileChange(path, before, hunk.content)
             case DeleteFile():
                 change = FileChange(path, content(path), None)
             case UpdateFile():
                 before = content(path)
                 after = apply_chunks(before, hunk.chunks, path)
-                moved = None if hunk.move_to is None else os.path.normpath(os.path.join(cwd, hunk.move_to))
+                moved = None if hunk.move_to is None else _path(hunk.move_to, cwd)
                 change = FileChange(path, before, after, moved)
         first = changes.get(path)
         changes[path] = change if first is None else FileChange(path, first.before, change.after, change.moved_to)
@@ -280,61 +294,46 @@ def preview(patch: Patch, cwd: str) -> list[FileChange]:
     return [changes[path] for path in sorted(changes)]
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
+def _path(name: str, cwd: str) -> str:
+    if (problem := flaw(name)) is not None:
+        raise PatchError(None, f"{name!a}: the path has {problem}")
+    return normal(os.path.join(cwd, name))
+
+
+def _done(changes: list[FileChange], reach: Reach) -> list[FileChange]:
+    """Those that were made: of a patch that fails, what came before that stays."""
+
+    def content(path: str) -> str | None:
         try:
-            return file.read()
-        except UnicodeDecodeError as exc:
-            raise PatchError(None, f"{path}: it is no text in UTF-8") from exc
+            return _read(path, reach)
+        except FileNotFoundError:
+            return None
+        except (PatchError, OSError):
+            return ""
+
+    return [one for one in changes if one.before != one.after and content(one.moved_to or one.path) == one.after]
 
 
-def _hunks(before: str, after: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), n=3)
-    return "".join(_ended(line) for line in list(lines)[2:])
-
-
-def _ended(line: str) -> str:
-    return line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-
-
-def git_diff(diffs: dict[str, tuple[str | None, str | None]], cwd: str) -> str:
-    """What a turn has changed, as git shows it; paths below `cwd` are relative to it."""
-    parts = []
-    for path in sorted(diffs):
-        before, after = diffs[path]
-        if before == after:
-            continue
-        name = os.path.relpath(path, cwd) if path.startswith(cwd.rstrip("/") + "/") else path
-        parts.append(f"diff --git a/{name} b/{name}\n")
-        if before is None:
-            parts.append("new file mode 100644\n")
-        if after is None:
-            parts.append("deleted file mode 100644\n")
-        parts.append(f"index {_blob(before)}..{_blob(after)}\n")
-        parts.append(f"--- {'/dev/null' if before is None else f'a/{name}'}\n")
-        parts.append(f"+++ {'/dev/null' if after is None else f'b/{name}'}\n")
-        parts.append(_hunks(before or "", after or ""))
-    return "".join(parts)
-
-
-def _blob(content: str | None) -> str:
-    """The name that git gives to a content."""
-    if content is None:
-        return "0" * 40
-    raw = content.encode("utf-8", "surrogatepass")
-    return hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+def _read(path: str, reach: Reach) -> str:
+    content = reach.read(path, MOST_FILE_BYTES)
+    if len(content) > MOST_FILE_BYTES:
+        raise PatchError(None, f"{path}: it is longer than {MOST_FILE_BYTES >> 20} MiB; change it by a command")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        raise PatchError(None, f"{path}: it is no text in UTF-8") from exc
 
 
 class _Shown:
     """The fileChange item of a patch."""
 
-    def __init__(self, call: ToolCall, context: CallContext, changes: list[FileChange]) -> None:
+    def __init__(self, call: ToolCall, context: CallContext, changes: list[dict[str, Any]]) -> None:
         self.started_ms = context.now_ms()
         self._context = context
         self._item = {
             "type": "fileChange",
             "id": call.id,
-            "changes": [change.wire() for change in changes],
+            "changes": changes,
             "status": "inProgress",
             "startedAtMs": self.started_ms,
             "completedAtMs": None,

@@ -47,7 +47,9 @@ class RuleFiles:
         path, line = self._directory / _AMENDED, rule_line(words)
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not path.exists() or line not in path.read_text("utf-8").splitlines(keepends=True):
+            known = path.read_text("utf-8") if path.exists() else ""
+            if line not in known.splitlines(keepends=True):
+                line = line if not known or known.endswith("\n") else f"\n{line}"
                 descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 with open(descriptor, "w", encoding="utf-8") as file:
                     file.write(line)
@@ -56,11 +58,12 @@ class RuleFiles:
 
     def _loaded(self) -> Rules:
         if self._rules is None:
-            self._rules = Rules()
+            rules = Rules()
             try:
                 for path in sorted(self._directory.glob("*.rules")) if self._directory is not None else ():
-                    self._rules.rules += parse_rules(path.read_text("utf-8"), str(path))
+                    rules.rules += parse_rules(path.read_text("utf-8"), str(path))
             except (OSError, UnicodeError, RulesBroken) as exc:
-                self._rules.problem = f"the rules cannot be read: {exc}"
-                logger.error("%s", self._rules.problem)
+                rules.problem = f"the rules cannot be read: {exc}"
+                logger.error("%s", rules.problem)
+            self._rules = rules  # not before: of rules that were read in part the strict ones may be missing
         return self._rules

@@ -1,6 +1,7 @@
 """Commands that go on while the model does something else: their output is kept, and more can be said to them."""
 
 import asyncio
+import itertools
 import logging
 import os
 import pty
@@ -24,6 +25,8 @@ MOST_SESSIONS = 64
 _CHUNK = 64 * 1024
 # Rows and columns of a terminal (observed).
 _TERMINAL_SIZE = (24, 80)
+# No two of a process are one, as two of a thread would be now and then that are drawn by lot.
+_IDS = itertools.count(secrets.randbelow(90_000) + 1000)
 # How long a command may take to read what it is told.
 _WRITE_S = 5.0
 
@@ -52,7 +55,7 @@ class Session:
     """
 
     def __init__(self, on_output: Callable[[bytes], None], *, tty: bool) -> None:
-        self.id = secrets.randbelow(90_000) + 1000
+        self.id = next(_IDS)
         self.began = time.monotonic()
         self.tty = tty
         self.outcome: Outcome | None = None
@@ -63,6 +66,7 @@ class Session:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._master = -1
+        self._writing = asyncio.Lock()  # calls run beside each other
 
     def start(self, runner: Runner, make_plan: Callable[[], SandboxPlan], environ: Mapping[str, str]) -> None:
         """Start it; it goes on by itself."""
@@ -121,6 +125,10 @@ class Session:
     def is_over(self) -> bool:
         return self._ended.done()
 
+    def when_over(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called once it has ended."""
+        self._ended.add_done_callback(lambda _: tell())
+
     async def wait(self, timeout_s: float) -> None:
         """Until it has ended, but not longer."""
         await asyncio.wait((self._ended,), timeout=timeout_s)
@@ -132,7 +140,7 @@ class Session:
             TimeoutError: It does not read.
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_WRITE_S):
+        async with asyncio.timeout(_WRITE_S), self._writing:
             while data and self._master >= 0:
                 try:
                     data = data[os.write(self._master, data) :]
@@ -162,26 +170,22 @@ class _Tail:
     """The beginning and the end of what was said, up to a bound."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._kept = bytearray()
         self.dropped = 0
 
     def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size > 2 * MOST_KEPT_BYTES:
-            whole = b"".join(self._pieces)
+        self._kept += piece
+        if len(self._kept) > 2 * MOST_KEPT_BYTES:
             half = MOST_KEPT_BYTES // 2
-            self.dropped += len(whole) - 2 * half
-            self._pieces = [whole[:half], whole[-half:]]
-            self._size = 2 * half
+            self.dropped += len(self._kept) - 2 * half
+            del self._kept[half:-half]
 
     def take(self) -> tuple[bytes, int]:
         """What was kept since the last time, and how many bytes were not."""
-        whole, dropped = b"".join(self._pieces), self.dropped
-        self._pieces, self._size, self.dropped = [], 0, 0
+        whole, dropped = bytes(self._kept), self.dropped
+        self._kept, self.dropped = bytearray(), 0
         return whole, dropped
 
     def text(self) -> str:
         """All that is kept."""
-        return b"".join(self._pieces).decode(errors="replace")
+        return self._kept.decode(errors="replace")

@@ -101,20 +101,20 @@ class ShellSnapshots:
 
     Args:
         shell: The user's.
-        enabled: `features.shell_snapshot`.
     """
 
-    def __init__(self, runner: Runner, confinement: Confinement, shell: str, *, enabled: bool) -> None:
+    def __init__(self, runner: Runner, confinement: Confinement, shell: str) -> None:
         self._runner = runner
         self._confinement = confinement
         self._shell = shell
         # Other shells do not tell what they have in words that they would read again.
-        self._enabled = enabled and os.path.basename(shell) == "bash"
+        self._is_bash = os.path.basename(shell) == "bash"
 
     def begin(self, thread: Thread, kept: dict[str, Any]) -> None:
         """Have it made in the background, unless that was done under the thread's policy."""
         made: _Made | None = kept.get(_KEPT)
-        if not self._enabled or (made is not None and made.under == _under(thread)):
+        wanted = self._is_bash and self._confinement.has(thread, "shell_snapshot")
+        if not wanted or (made is not None and made.under == _under(thread)):
             return
         if made is not None:
             made.task.cancel()
@@ -135,13 +135,13 @@ class ShellSnapshots:
             made.task.cancel()
             await asyncio.wait((made.task,))
 
-    def environment(self, snapshot: ShellSnapshot, environ: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, thread: Thread, snapshot: ShellSnapshot, environ: Mapping[str, str]) -> dict[str, str]:
         """A command's environment, with what the profile exports as far as the user's policy lets it (observed).
 
         Args:
             environ: That of the command before a profile.
         """
-        policy = self._confinement.environment
+        policy = self._confinement.environment_policy(thread)
         names = ShellEnvironmentPolicy(
             ignore_default_excludes=policy.ignore_default_excludes,
             exclude=policy.exclude,

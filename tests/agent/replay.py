@@ -10,7 +10,7 @@ import uuid
 
 from agent.attestation import DesktopAttestation
 from agent.model.realtime import RealtimeService
-from agent.parts import other_methods
+from agent.other_methods import other_methods
 from agent.rpc.realtime_methods import RealtimeMethods
 from agent.sandbox.environment import ShellEnvironmentPolicy
 from agent.sandbox.plan import Options

@@ -81,9 +81,27 @@ def test_keys_of_the_original_that_are_none_of_ours_are_passed_over():
     assert thread_defaults(config, {"unknown": [1]}) == thread_defaults({}, {})
 
 
-@pytest.mark.parametrize("policy", ["untrusted", "on-request", "never", {"granular": {"rules": True}}])
-def test_an_approval_policy_is_a_name_or_a_granular_table(policy):
+@pytest.mark.parametrize("policy", ["untrusted", "on-request", "never"])
+def test_an_approval_policy_is_a_name(policy):
     assert thread_defaults({"approval_policy": policy}, {}).approval_policy == policy
+
+
+def test_an_older_name_of_a_policy_is_still_one():
+    """As in the original, in the file and in a request's `config`."""
+    assert thread_defaults({"approval_policy": "on-failure"}, {}).approval_policy == "on-request"
+    assert thread_defaults({}, {"approval_policy": "on-failure"}).approval_policy == "on-request"
+
+
+def test_a_granular_policy_has_all_that_clients_are_told_of_it():
+    """It was passed on as it was, so that clients got an answer that did not fit the schema."""
+    given = {"sandbox_approval": True, "rules": False, "mcp_elicitations": True}
+    unsaid = {"skill_approval": False, "request_permissions": False}
+    defaults = thread_defaults({"approval_policy": {"granular": given | {"other": 1}}}, {})
+    assert defaults.approval_policy == {"granular": given | unsaid}
+
+
+def granular(rules):
+    return {"sandbox_approval": True, "rules": rules, "mcp_elicitations": True}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +117,16 @@ def test_an_approval_policy_is_a_name_or_a_granular_table(policy):
         ({"model_context_window": 0}, "model_context_window is 0: "),
         ({"model_auto_compact_token_limit": "many"}, "model_auto_compact_token_limit is 'many': "),
         ({"approval_policy": "granular"}, "approval_policy is 'granular': .*untrusted, on-request or never"),
-        ({"approval_policy": {"granular": 5}}, "approval_policy is "),
+        ({"approval_policy": {"granular": 5}}, "approval_policy: "),
+        ({"approval_policy": {"granular": {}}}, "approval_policy: granular.sandbox_approval: "),
+        ({"approval_policy": {"granular": granular("x")}}, "approval_policy: granular.rules: "),
+        ({"approval_policy": {"granular": granular(True), "x": 1}}, "approval_policy: .*untrusted"),
+        ({"features": ["goals"]}, "features: the features are a table"),
+        ({"features": {"goals": "yes", "network_proxy": {"p": "s3cret"}}}, "features: the feature goals is"),
+        ({"features": {"goals": {}}}, "features: the feature goals is true or false"),
+        ({"features": {"of-the-original": 5}}, "features: the feature of-the-original is"),
+        ({"forced_login_method": "chatgtp"}, "forced_login_method is 'chatgtp': "),
+        ({"forced_chatgpt_workspace_id": 5}, "forced_chatgpt_workspace_id.* is 5: "),
         ({"approval_policy": None}, "approval_policy is None: "),
     ],
 )

@@ -25,6 +25,25 @@ def test_an_item_keeps_its_number_and_the_next_one_has_another_also_under_the_sa
     ) == ["item_0", "item_1", "item_0", "item_1", "item_2", "item_2"]
 
 
+def test_a_search_keeps_its_own_id_and_counts():
+    """As in the original; the official SDK has such items, and they were left out."""
+
+    def search(action):
+        return {"item": {"type": "webSearch", "id": "ws_1", "query": "cats", "action": action, "results": None}}
+
+    events = ExecEvents()
+    (begun,) = events.of("item/started", search({"type": "search", "query": "cats", "queries": None}))
+    action = {"type": "search", "query": "cats"}
+    assert begun == {
+        "type": "item.started",
+        "item": {"id": "ws_1", "type": "web_search", "query": "cats", "action": action},
+    }
+    (done,) = events.of("item/completed", search({"type": "openPage", "url": "https://a"}))
+    assert (done["type"], done["item"]["action"]) == ("item.completed", {"type": "open_page", "url": "https://a"})
+    (after,) = events.of("item/started", command("c1"))
+    assert after["item"]["id"] == "item_1"
+
+
 def test_the_usage_has_all_members_of_the_original():
     events = ExecEvents()
     total = {

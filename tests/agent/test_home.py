@@ -90,6 +90,11 @@ def test_an_override_is_a_dotted_key_and_a_toml_value_or_else_a_text(tmp_path, o
     assert config(tmp_path, override) == expected
 
 
+def test_a_number_that_is_too_long_to_be_one_is_a_text(tmp_path):
+    """It was an error that nobody caught."""
+    assert config(tmp_path, f"a={'9' * 5000}") == {"a": "9" * 5000}
+
+
 def test_overrides_beat_the_file_and_later_ones_beat_earlier_ones(tmp_path):
     text = "[countersign]\nport = 1\nstamp = 'never'\n"
     found = config(tmp_path, "countersign.port=2", "countersign.port=3", text=text)

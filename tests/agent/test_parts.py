@@ -6,6 +6,7 @@ import pytest
 
 from agent.model.catalog import Catalog
 from agent.parts import facts_of
+from tests.agent.core.playbook import new_thread
 
 
 @pytest.mark.parametrize(
@@ -18,5 +19,5 @@ from agent.parts import facts_of
     ],
 )
 def test_the_users_word_on_the_context_window_counts(config, window, limit):
-    facts = facts_of(SimpleNamespace(known=Catalog(())), config)("a model of my own")
+    facts = facts_of(SimpleNamespace(known=Catalog(())), config)(new_thread(model="a model of my own"))
     assert (facts.usable_window, facts.compaction_limit) == (window, limit)

@@ -24,7 +24,7 @@ from agent.parts import facts_of
 from agent.rpc.handshake import PROTOCOL_VERSION, Identity
 from agent.rpc.idle_threads import IdleThreads
 from agent.rpc.methods import AgentMethods
-from agent.rpc.server import AppServer, Connections, Methods
+from agent.rpc.server import AppServer, Connections, Method
 from agent.standins.desktop import Desktop, Script
 from tests.agent.core.published_schema import Listener
 from tests.agent.core.scripted_model import ScriptedModel
@@ -152,12 +152,12 @@ class MemoryApp:
             codex_home=str(home),
             connections=self.connections,
             identity=lambda name: Identity(name, "Debian 12.0.0; x86_64", "xterm"),
-            methods=self._ready,
+            method=self._method,
             on_initialized=lambda connection: None,
         )
 
-    async def _ready(self) -> Methods:
-        return self.methods
+    async def _method(self, name: str) -> Method | None:
+        return self.methods.get(name)
 
     def client_identity(self) -> ClientIdentity:
         identity = self.server.identity

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from agent.model.failures import Unavailable
 from agent.model.realtime_wire import Caller, Message, Session
 
 
@@ -16,6 +17,9 @@ class ScriptedLink:
         self.closed = asyncio.Event()
         self.reads = asyncio.Event()  # cleared: nothing more is taken
         self.reads.set()
+        self.closes = asyncio.Event()  # cleared: the closing is not answered
+        self.closes.set()
+        self.closing = asyncio.Event()
         self.refusal: Exception | None = None  # of what is sent
         self._frames: asyncio.Queue[str | bytes | Exception | None] = asyncio.Queue()
         self._news = asyncio.Event()
@@ -48,6 +52,8 @@ class ScriptedLink:
             yield frame
 
     async def aclose(self) -> None:
+        self.closing.set()
+        await self.closes.wait()
         self.closed.set()
 
 
@@ -78,9 +84,6 @@ class ScriptedRealtime:
         """The next conversation that is opened."""
         return await self._links.get()
 
-    async def has_api_key(self) -> bool:
-        return self._api_key
-
     async def call(self, caller: Caller, session: Session, offer: str) -> tuple[str, str]:
         await self._answer("call", caller, session)
         return f"answer to {offer}", "rtc_1"
@@ -89,6 +92,8 @@ class ScriptedRealtime:
         return await self._open(f"join {call_id}", caller, session)
 
     async def connect(self, caller: Caller, session: Session) -> ScriptedLink:
+        if not self._api_key:
+            raise Unavailable("realtime conversation requires API key auth", "other")
         return await self._open("connect", caller, session)
 
     async def _open(self, what: str, caller: Caller, session: Session) -> ScriptedLink:

@@ -15,6 +15,7 @@ from agent.core.approval import (
     proposed_amendment,
 )
 from agent.core.danger import removes_by_force
+from agent.core.rules import Rule, Ruling
 
 GRANULAR, STRICT = {"granular": {"sandbox_approval": True}}, {"granular": {"sandbox_approval": False}}
 POLICIES = ["untrusted", "on-request", "never", GRANULAR, STRICT, {"granular": {}}, "unheard-of"]
@@ -22,8 +23,8 @@ CONFINED = ["read-only", "workspace-write", "unknown"]
 OPEN = ["danger-full-access", "external-sandbox"]
 
 
-def verdict(policy, mode, *, escalated, words=("true",), allowed=()):
-    return decide_command(policy, mode, escalated=escalated, words=words, allowed=allowed).verdict
+def verdict(policy, mode, *, escalated, rule=None):
+    return decide_command(policy, mode, escalated=escalated, rule=rule).verdict
 
 
 @pytest.mark.parametrize(("policy", "mode"), list(itertools.product(POLICIES, CONFINED)))
@@ -35,9 +36,9 @@ def test_nothing_leaves_the_sandbox_without_a_yes(policy, mode):
 
 def test_what_was_allowed_leaves_the_sandbox_if_it_wants_to():
     """The control of the test above: the same question, one yes before it."""
-    yes = {("true",)}
-    assert verdict("on-request", "read-only", escalated=True, allowed=yes) is Verdict.RUN_FREE
-    assert verdict("on-request", "read-only", escalated=False, allowed=yes) is Verdict.RUN
+    yes = Rule((frozenset(("true",)),), Ruling.ALLOW)
+    assert verdict("on-request", "read-only", escalated=True, rule=yes) is Verdict.RUN_FREE
+    assert verdict("on-request", "read-only", escalated=False, rule=yes) is Verdict.RUN
     assert decide_patch("on-request", inside=False, allowed=True).verdict is Verdict.RUN_FREE
 
 
@@ -71,25 +72,22 @@ def test_where_nothing_is_confined_only_untrusted_asks(mode, escalated):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_a_patch_within_the_sandbox_is_asked_for_by_untrusted_alone(policy):
-    expected = Verdict.ASK_FREE if policy == "untrusted" else Verdict.RUN
+    expected = Verdict.ASK if policy == "untrusted" else Verdict.RUN
     assert decide_patch(policy, inside=True, allowed=False).verdict is expected
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_no_yes_takes_a_patch_out_of_the_sandbox_that_needs_not_leave_it(policy):
+    assert decide_patch(policy, inside=True, allowed=True).verdict is Verdict.RUN
+
+
 def test_a_refusal_says_why():
-    decision = decide_command("never", "read-only", escalated=True, words=("true",), allowed=())
+    decision = decide_command("never", "read-only", escalated=True)
     assert decision.reason.startswith("approval policy is Never; reject command") and decision.is_whole
     strict = {"granular": {"sandbox_approval": False, "rules": True}}
-    decision = decide_command(strict, "read-only", escalated=True, words=("true",), allowed=())
+    decision = decide_command(strict, "read-only", escalated=True)
     told = "Granular(GranularApprovalConfig { sandbox_approval: false, rules: true, skill_approval: false, "
     assert told in decision.reason
-
-
-def test_only_the_beginning_that_was_allowed_is():
-    allowed = {("git", "status")}
-    for words in (("git", "status"), ("git", "status", "-s")):
-        assert verdict("untrusted", "read-only", escalated=True, words=words, allowed=allowed) is Verdict.RUN_FREE
-    for words in (("git",), ("git", "push"), ("git status",), ()):
-        assert verdict("untrusted", "read-only", escalated=True, words=words, allowed=allowed) is Verdict.ASK_FREE
 
 
 @pytest.mark.parametrize(
@@ -154,6 +152,9 @@ ARGV = ("/bin/bash", "-lc", "all of it")
         # Such programs do whatever they are told.
         ("git status", ("git",), ["git", "status"]),
         ("/bin/bash x.sh", ("/bin/bash",), ["/bin/bash", "x.sh"]),
+        ("python3 -c 1", ("python3", "-c"), ["python3", "-c", "1"]),
+        ("sudo -n env bash -c 1", ("sudo", "-n", "env", "bash", "-c"), ["sudo", "-n", "env", "bash", "-c", "1"]),
+        ("python3 -m pytest a", ("python3", "-m", "pytest"), ["python3", "-m", "pytest"]),
         *((script, (), list(ARGV)) for script in ("echo $HOME", "A=1 b", "(rm -rf x)", "a > b", "ls; a > b")),
     ],
 )
@@ -181,13 +182,14 @@ def test_of_more_than_one_plain_command_all_that_is_run_is_what_can_be_allowed()
 @pytest.mark.parametrize("mode", [*CONFINED, *OPEN])
 def test_what_removes_by_force_is_asked_about_wherever_it_runs(policy, expected, can_amend, mode):
     """It ran without a word, also where nothing confines it and where the policy is never."""
-    more = {"escalated": False, "words": ("rm", "-rf", "x"), "shown": "rm -rf x"}
-    decision = decide_command(policy, mode, allowed=(), dangerous=True, **more)
+    more = {"escalated": False, "shown": "rm -rf x"}
+    decision = decide_command(policy, mode, dangerous=True, **more)
     assert (decision.verdict, decision.can_amend) == (expected, can_amend)
     if policy == "never":
         assert decision.reason.startswith("`rm -rf x` rejected: rm -f style commands are not permitted")
     # The controls: what was allowed before, and what does no harm.
-    allowed = decide_command(policy, mode, allowed={("rm", "-rf", "x")}, dangerous=True, **more)
+    yes = Rule((frozenset(("rm",)),), Ruling.ALLOW)
+    allowed = decide_command(policy, mode, rule=yes, dangerous=True, **more)
     assert allowed.verdict is Verdict.RUN
     assert verdict(policy, mode, escalated=False) is (Verdict.ASK if policy == "untrusted" else Verdict.RUN)
 
@@ -213,6 +215,12 @@ def test_a_removal_by_force_is_seen_where_the_original_sees_it(script):
 )
 def test_nothing_else_is_taken_for_one(script):
     assert not removes_by_force(script)
+
+
+def test_a_quote_without_its_end_takes_no_longer_to_look_at_than_another():
+    """Of 100,000 letters it took 43 seconds, in which nothing else happened."""
+    assert not removes_by_force('"' + '\\"' * 100_000)
+    assert removes_by_force('"' + '\\"' * 100_000 + "$(rm -f x)")
 
 
 @given(st.text("rm -f;&|(){}$'\"`\n\\", max_size=30))

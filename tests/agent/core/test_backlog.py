@@ -57,3 +57,28 @@ def test_closing_lets_whoever_waits_go_on(run, small):
         await waits
 
     run(scenario())
+
+
+def test_what_waits_can_be_forgotten_and_what_is_being_done_is_not(run, small):
+    async def scenario():
+        steps = Backlog()
+        steps.put("a", 4 * backlog.STEP_CHARACTERS)
+        _, size = await steps.take()
+        steps.put("b", 2 * backlog.STEP_CHARACTERS)
+        steps.clear()
+        assert not steps.fits(4 * backlog.STEP_CHARACTERS) and steps.fits(3 * backlog.STEP_CHARACTERS)
+        steps.done(size)
+        steps.put("c")
+        assert (await steps.take())[0] == "c"
+
+    run(scenario())
+
+
+def test_what_comes_after_the_end_is_not_kept(run, small):
+    async def scenario():
+        steps = Backlog()
+        steps.close()
+        for _ in range(9):
+            await steps.offer("a", backlog.STEP_CHARACTERS)
+
+    run(scenario())

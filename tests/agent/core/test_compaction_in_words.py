@@ -3,10 +3,12 @@
 import pytest
 
 from agent.core.compaction import FOUND, WANTED, Compaction, NotOneSummary, estimated_tokens, kept
-from agent.core.steps import Finish, Received, Replace, Sample
+from agent.core.steps import Finish, Received, Replace, Sample, SampleFailed
 from agent.core.thread import message
+from agent.model.failures import UpstreamError
+from agent.model.limits import RateLimits
 from agent.model.provider import Provider
-from agent.model.wire import Completed, ItemDone, TokenUsage
+from agent.model.wire import Completed, ItemDone, LimitsSeen, TokenUsage
 from tests.agent.core import model_says
 from tests.agent.core.playbook import START, USER_SAID, Playbook, Told, new_thread, new_turn
 from tests.agent.core.scripted_model import ScriptedModel
@@ -49,7 +51,7 @@ def test_a_provider_is_asked_for_a_summary_which_takes_the_place_of_what_was_sai
 @pytest.mark.parametrize("outputs", [[], [said("  ")], [{"type": "reasoning", "summary": []}], [KEPT_SUMMARY]])
 def test_without_a_word_the_history_stays(outputs):
     with pytest.raises(NotOneSummary, match="gave none; the history stays"):
-        Compaction("item-1", 0, outputs, in_words=True).result([CONTEXT, USER_SAID])
+        Compaction("item-1", 0, [], in_words=True, outputs=outputs).result([CONTEXT, USER_SAID])
 
 
 def test_a_failure_is_not_called_a_remote_one():
@@ -59,6 +61,56 @@ def test_a_failure_is_not_called_a_remote_one():
 
     (error,) = [one.params["error"]["message"] for one in commands if getattr(one, "method", "") == "error"]
     assert error.startswith("the model was asked for a summary") and commands[-1] == Finish("failed")
+
+
+def overflow():
+    return SampleFailed(UpstreamError("too long", code="context_length_exceeded"), "http")
+
+
+def test_a_history_that_does_not_fit_is_summed_up_without_the_oldest_of_it():
+    """Observed of codex-cli 0.169.0: a call and its output go together, and at once."""
+    call = model_says.call_item("call-1", "x")
+    output = {"type": "function_call_output", "call_id": "call-1", "output": "done"}
+    thread = new_thread(history=[CONTEXT, call, output, USER_SAID, said("hi")], provider=MINE)
+    turn = new_turn(thread, content=[], item={}, compacts=True)
+    book = Playbook(turn)
+    book.say(START)
+
+    assert book.say(overflow()) == [Sample()] and list(turn.input) == [call, output, USER_SAID, said("hi")]
+    assert book.say(overflow()) == [Sample()] and list(turn.input) == [USER_SAID, said("hi")]
+    book.say(Received(ItemDone(said("All is well."))))
+    commands = book.say(Received(Completed("r", None)))
+    assert Replace([CONTEXT, USER_SAID, SUMMED_UP]) in commands and commands[-1] == Finish("completed")
+
+
+def test_a_history_of_which_nothing_fits_fails_as_a_full_one():
+    thread = new_thread(history=[CONTEXT, USER_SAID], provider=MINE)
+    turn = new_turn(thread, content=[], item={}, compacts=True)
+    book = Playbook(turn)
+    book.say(START)
+    book.say(overflow())
+
+    commands = book.say(overflow())
+    assert commands[-1] == Finish("failed") and thread.context_tokens == 258_400
+
+
+def test_a_long_history_is_shortened_in_steps_that_grow():
+    compaction = Compaction("item-1", 0, [said(str(number)) for number in range(1000)], in_words=True)
+    lengths = [1000]
+    while compaction.shorten():
+        lengths.append(len(compaction.input))
+
+    assert lengths[:5] == [1000, 999, 998, 997, 996] and len(lengths) < 35 and lengths[-1] == 1
+
+
+def test_limits_are_told_as_soon_as_a_summary_is_begun():
+    """Observed of codex-cli 0.169.0: a turn tells them with what it cost."""
+    turn = new_turn(new_thread(provider=MINE, total=TokenUsage(total=110)), content=[], item={}, compacts=True)
+    book = Playbook(turn)
+    book.say(START)
+    told = book.say(Received(LimitsSeen(RateLimits())))
+
+    assert [one.method for one in told] == ["thread/tokenUsage/updated", "account/rateLimits/updated"]
 
 
 def test_a_former_summary_is_not_the_users_word():

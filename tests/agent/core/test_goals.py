@@ -1,5 +1,7 @@
 """What becomes of a goal, and what the model is told of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from agent.core.compaction import kept
@@ -8,7 +10,6 @@ from agent.core.goals import (
     Goal,
     GoalRefused,
     GoalStatus,
-    are_wanted,
     counted,
     objective_item,
     status_after_failure,
@@ -28,8 +29,9 @@ def text(item):
 
 def test_a_goal_is_what_its_wire_says():
     assert Goal.of(GOAL.wire()) == GOAL
-    with pytest.raises(ValueError, match="bogus"):
-        Goal.of({**GOAL.wire(), "status": "bogus"})
+    for name in ("status", "tokenBudget"):
+        with pytest.raises(ValueError, match="bogus"):
+            Goal.of({**GOAL.wire(), name: "bogus"})
 
 
 def test_only_input_that_was_not_cached_and_output_count():
@@ -45,6 +47,14 @@ def test_a_goal_that_has_used_its_budget_is_limited_and_stays_so_until_it_has_mo
     assert over.changed({"tokenBudget": 200}, 0).status is GoalStatus.BUDGET_LIMITED
     assert over.changed({"tokenBudget": 200, "status": "active"}, 0).status is GoalStatus.ACTIVE
     assert over.changed({"tokenBudget": None, "status": "active"}, 0).status is GoalStatus.ACTIVE
+
+
+@pytest.mark.parametrize("status", GoalStatus)
+def test_that_the_budget_was_used_up_counts_for_more_than_that_the_goal_rests(status):
+    over = replace(GOAL, status=GoalStatus.BUDGET_LIMITED)
+    kept = status in (GoalStatus.PAUSED, GoalStatus.BLOCKED)
+    assert over.changed({"status": status.value}, 0).status is (GoalStatus.BUDGET_LIMITED if kept else status)
+    assert over.at(status, 0).status is over.changed({"status": status.value}, 0).status
 
 
 def test_another_objective_does_not_take_up_a_goal_that_is_over():
@@ -93,8 +103,3 @@ def test_the_model_is_told_of_the_budget_and_an_objective_cannot_end_its_frame()
     )
     assert "win &lt;it&gt;" in text(to_adjust(GOAL)) and "win <it>" not in text(to_adjust(GOAL))
     assert "Seconds used: 4" in text(to_wind_up(spent))
-
-
-def test_the_feature_is_on_unless_the_configuration_says_otherwise():
-    assert are_wanted({}) and are_wanted({"features": {"goals": True}}) and are_wanted({"features": {}})
-    assert not are_wanted({"features": {"goals": False}})

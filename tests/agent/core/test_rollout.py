@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core import rollout
-from agent.core.goals import Goal
+from agent.core.goals import Goal, objective_item
 from agent.core.rollout import NotAThread, line, read
 from tests.agent.core.playbook import new_thread
 
@@ -92,6 +92,48 @@ def test_garbage_in_the_middle_is_left_out_and_told(garbage, place):
     thread = read([*LINES[:place], garbage, *LINES[place:]])
     assert thread.problems == [f"line {place + 1} cannot be read, and is left out"]
     assert thread.history == read(LINES).history
+
+
+def spoilt(number):
+    """The lines with garbage in the place of one."""
+    return [*LINES[:number], b"garbage\n", *LINES[number + 1 :]]
+
+
+def test_an_output_whose_call_was_spoilt_is_left_out_too():
+    """With an output alone the service refused the history, and the thread could never go on."""
+    thread = read(spoilt(4))
+    assert [item["type"] for item in thread.history] == ["message", "message"]
+    assert thread.problems == [
+        "line 5 cannot be read, and is left out",
+        "line 6 answers a call that is not there, and is left out",
+    ]
+    assert [one.history_start for one in thread.turns] == [0, 1]
+
+
+def test_the_output_of_a_call_that_was_compacted_is_left_out():
+    output = {"type": "function_call_output", "call_id": "call-1", "output": "late"}
+    thread = read([*LINES, written(rollout.COMPACTED, {"history": []}), written(rollout.HISTORY, output)])
+    assert thread.history == [] and len(thread.problems) == 1
+
+
+def test_a_turn_whose_beginning_was_spoilt_keeps_its_items_and_its_end():
+    thread = read(spoilt(8))
+    assert [(one.wire["id"], one.wire["status"], len(one.items)) for one in thread.turns] == [
+        ("t1", "completed", 1),
+        ("t2", "completed", 1),
+    ]
+    assert read(spoilt(8)[:-1]).turns[1].wire["status"] == "interrupted"
+
+
+def test_what_a_command_says_after_its_turn_was_taken_back_does_not_bring_the_turn_back():
+    thread = read([*LINES, written(rollout.REVERTED, {"turn_id": "t2"}), written(rollout.ITEM, said("t2", "late"))])
+    assert [one.wire["id"] for one in thread.turns] == ["t1"] and thread.problems == []
+
+
+def test_what_a_goal_is_for_answers_no_call_and_is_kept():
+    item = objective_item(Goal.new("thread-1", "win", None, 0))
+    found = read([*LINES, written(rollout.HISTORY, item)])
+    assert found.history[-1] == item and found.problems == []
 
 
 def test_a_revert_takes_back_the_turn_and_all_after_it():

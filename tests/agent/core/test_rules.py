@@ -48,6 +48,7 @@ def test_the_strictest_rule_that_covers_a_command_counts(words, ruling):
             "load(1",
         ),
         *("prefix_rule(pattern=['a'], decision='maybe')", "prefix_rule(pattern=[open('/x')])", "unknown()", "a.b()"),
+        *("prefix_rule(pattern=[{[]: 1}])", "prefix_rule(pattern=" + "-" * 5000 + "1)"),
         *("prefix_rule(pattern=[[]])", "prefix_rule(pattern=['a'], justification=1)", "\0"),
     ],
 )
@@ -56,7 +57,7 @@ def test_a_file_that_cannot_be_used_is_named(text):
         parse_rules(text, "mine.rules")
 
 
-@pytest.mark.parametrize("words", [("touch",), ("echo", 'a"b\\c\nd', "é"), ("",)])
+@pytest.mark.parametrize("words", [("touch",), ("echo", 'a"b\\c\nd', "é", "\U0001f600"), ("",)])
 def test_a_line_that_we_write_is_read_as_it_was_meant(words):
     (rule,) = parse_rules(rule_line(words), "x")
     assert rule.covers(words) and rule.ruling is Ruling.ALLOW
@@ -84,8 +85,6 @@ def test_a_rule_comes_before_the_policy(policy, words, verdict, reason):
     import re
 
     rule = Rules(parse_rules(FILE, "a.rules")).strictest(words)
-    decision = decide_command(
-        policy, "workspace-write", escalated=False, words=words, allowed=(), rule=rule, shown="shown"
-    )
+    decision = decide_command(policy, "workspace-write", escalated=False, rule=rule, shown="shown")
     assert decision.verdict is verdict and re.fullmatch(reason, decision.reason)
     assert decision.can_amend is (decision.verdict is not Verdict.ASK)

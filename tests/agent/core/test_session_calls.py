@@ -89,7 +89,8 @@ def test_stopping_the_turn_stops_its_calls(run):
             await stopped.wait()
             ended = await room.audience.hears("turn/completed")
             assert ended["turn"]["status"] == "interrupted"
-            assert [item.get("output") for item in room.thread.history[-3:-1]] == ["aborted by user"] * 2
+            outputs = [item.get("output", "") for item in room.thread.history[-3:-1]]
+            assert all(output.startswith("aborted by user after 0.") for output in outputs)
             await room.core.aclose()
 
     run(scenario())
@@ -186,8 +187,8 @@ def test_an_interruption_keeps_the_output_of_a_call_that_has_ended(run, ends):
             await asyncio.sleep(0)
             room.interrupt(turn_id)
             await room.audience.hears("turn/completed")
-            expected = ["done call-1", "aborted by user"]
-            assert [item["output"] for item in room.thread.history if "output" in item] == expected
+            done, aborted = (item["output"] for item in room.thread.history if "output" in item)
+            assert done == "done call-1" and aborted.startswith("aborted by user after 0.")
             stored = room.core.store.read(room.core.store.find(ID))
             assert stored.history == room.thread.history and stored.closing == []
             await room.core.aclose()

@@ -153,9 +153,8 @@ def test_closing_ends_a_prewarm_and_survives_a_session_that_cannot_close(run):
 def test_an_unknown_thread_is_named(run):
     async def scenario():
         async with room(ScriptedModel()) as here:
-            for ask in (here.core.thread, here.core.prewarm):
-                with pytest.raises(ThreadNotFound, match="nope"):
-                    ask("nope")
+            with pytest.raises(ThreadNotFound, match="nope"):
+                here.core.thread("nope")
             with pytest.raises(ThreadNotFound, match="nope"):
                 here.core.interrupt("nope", "turn-1")
             with pytest.raises(ThreadNotFound, match="nope"):

@@ -1,6 +1,7 @@
 """Threads on disk: whose they are, and what happens when the disk does not let us."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,19 @@ def test_on_a_full_disk_the_thread_goes_on_and_says_that_it_is_not_saved(tmp_pat
     journal.write(TURN_STARTED, started(3))
     journal.close()
     assert full.stat().st_size == size
+
+
+def test_a_file_whose_first_line_found_no_room_is_not_left_behind(tmp_path):
+    """It was found by its name, and refused as empty, for ever."""
+    path = tmp_path / "rollout-full.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        journal = Journal(path, lambda: META_OF)
+        journal.write(TURN_STARTED, started(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "not saved any more" in journal.problem and not journal.is_on_disk and not path.exists()
 
 
 def test_where_no_directory_can_be_made_the_thread_goes_on_too(tmp_path):

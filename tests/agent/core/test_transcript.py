@@ -32,7 +32,7 @@ def test_a_segment_is_shown_from_its_start_to_its_end():
     ]
     assert [name for name, _ in said.delta("user", "it")] == ["item/transcript/delta", "transcript/delta"]
     assert said.done("user", "Do it!") == [
-        ("item/completed", item(1, "user", "Do it!")),
+        ("item/completed", item(1, "user", "do it")),
         ("transcript/done", {"role": "user", "text": "Do it!"}),
     ]
     assert said.complete() == []
@@ -41,6 +41,16 @@ def test_a_segment_is_shown_from_its_start_to_its_end():
 def test_what_is_done_at_once_is_shown_whole():
     names = [name for name, _ in speech().done("assistant", "sure")]
     assert names == ["item/started", "item/transcript/delta", "item/completed", "transcript/done"]
+
+
+def test_what_is_done_and_empty_is_not_shown_and_not_kept():
+    said = speech()
+    assert said.done("user", "") == [("transcript/done", {"role": "user", "text": ""})]
+    said.delta("user", "a")
+    assert said.done("user", "")[0] == ("item/completed", item(1, "user", "a"))
+    said.delta("assistant", "")
+    assert said.done("assistant", "late")[0] == ("item/transcript/delta", {"itemId": "segment-2", "delta": "late"})
+    assert said.take("a") == [("user", "a"), ("assistant", "late")]
 
 
 def test_each_role_has_a_segment_of_its_own_until_they_are_completed():

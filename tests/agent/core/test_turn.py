@@ -21,8 +21,9 @@ from agent.core.steps import (
 )
 from agent.core.tooling import ToolOutput
 from agent.model.failures import StreamBroken, UpstreamError
-from agent.model.limits import LimitWindow, RateLimits
+from agent.model.limits import Credits, LimitWindow, RateLimits
 from agent.model.wire import (
+    Completed,
     Created,
     ItemAdded,
     ItemDone,
@@ -232,12 +233,25 @@ def test_rate_limits_name_percent_minutes_and_reset():
     assert told.params["rateLimits"]["secondary"] == {"usedPercent": 4, "windowDurationMins": None, "resetsAt": None}
 
 
-def test_limits_are_told_once_for_each_answer_that_brought_them():
-    turn = new_turn()
-    book = say(begun(turn), [LimitsSeen(NO_LIMITS), *model_says.calls(model_says.call_item("c", "x"))])
-    say(book, model_says.answer("Done."))
+def test_limits_that_are_known_are_told_whenever_the_usage_is():
+    """Observed of codex-cli 0.169.0: also in later turns, on a WebSocket that says nothing new."""
+    thread = new_thread()
+    book = say(begun(new_turn(thread)), [LimitsSeen(RateLimits(plan="plus")), *model_says.answer("one")])
+    later = say(begun(new_turn(thread, id="turn-2")), model_says.answer("two"))
 
-    assert [notify.method for notify in book.told].count("account/rateLimits/updated") == 1
+    for told in (book.told, later.told):
+        (limits,) = [one.params["rateLimits"] for one in told if one.method == "account/rateLimits/updated"]
+        assert limits["planType"] == "plus"
+
+
+def test_limits_keep_the_credits_and_the_plan_that_a_later_answer_does_not_name():
+    credits = Credits(True, False, "12.5")
+    thread = new_thread(limits=RateLimits(LimitWindow(1, None, None), LimitWindow(2, None, None), credits, "who knows"))
+    book = say(begun(new_turn(thread)), [LimitsSeen(RateLimits(LimitWindow(5, None, None))), *model_says.answer("one")])
+    (limits,) = [one.params["rateLimits"] for one in book.told if one.method == "account/rateLimits/updated"]
+
+    assert limits["credits"] == {"hasCredits": True, "unlimited": False, "balance": "12.5"}
+    assert (limits["primary"]["usedPercent"], limits["secondary"], limits["planType"]) == (5, None, "unknown")
 
 
 def test_a_response_without_usage_tells_no_usage():
@@ -250,6 +264,19 @@ def test_a_response_without_usage_tells_no_usage():
         << Told("turn/completed")
         << Finish("completed")
     )
+
+
+def test_a_response_after_which_the_model_has_more_to_say_is_gone_on_with():
+    """Observed of codex-cli 0.169.0 (`end_turn: false`): the turn ended there, half done."""
+    book = say(begun(new_turn()), model_says.message("msg-1", "Let me see."))
+    assert (
+        book
+        >> Received(Completed("resp-1", model_says.USAGE, goes_on=True))
+        << Told("thread/tokenUsage/updated")
+        << Sample()
+    )
+    say(book, model_says.answer("Done.", item_id="msg-2"))
+    assert [item["id"] for item in book.told[-1].params["turn"]["items"]] == ["msg-2"]
 
 
 def test_usage_adds_up_over_the_turns_of_a_thread():

@@ -11,7 +11,7 @@ from agent.core.steps import (
     Sample,
     ToolFinished,
 )
-from agent.core.thread import ABORTED_CALL, TURN_ABORTED, message
+from agent.core.thread import TURN_ABORTED, message
 from agent.core.tooling import ToolCall, ToolOutput
 from agent.model.wire import (
     ItemAdded,
@@ -122,7 +122,10 @@ def test_calls_that_run_when_the_turn_is_stopped_get_an_output_too():
     book.say(called(2))
     book.say(ended(1))
     commands = book.say(Interrupted())
-    assert [one.item for one in commands if isinstance(one, Record)][:2] == [output(1), output(2, ABORTED_CALL)]
+    assert [one.item for one in commands if isinstance(one, Record)][:2] == [
+        output(1),
+        output(2, "aborted by user after 0.0s"),
+    ]
     assert book.say(ended(2)) == []
 
 

@@ -35,6 +35,21 @@ def test_an_item_that_was_never_added_starts_when_it_is_done():
     )
 
 
+def test_an_item_starts_with_what_is_there_of_it():
+    """Observed of codex-cli 0.169.0: a client must know of a message's phase before its text comes."""
+    action = {"type": "search", "query": "q"}
+    summary = [{"type": "summary_text", "text": "think"}]
+    assert (
+        begun(new_turn())
+        >> Received(ItemAdded({**MESSAGE, "phase": "commentary"}))
+        << Told("item/started", item={"id": "msg-1", "text": "Done.", "phase": "commentary"})
+        >> Received(ItemAdded({"type": "web_search_call", "id": "ws-1", "action": action}))
+        << Told("item/started", item={"id": "ws-1", "query": "q"})
+        >> Received(ItemAdded({"type": "reasoning", "id": "rs-1", "summary": summary}))
+        << Told("item/started", item={"id": "rs-1", "summary": ["think"]})
+    )
+
+
 def test_an_item_without_an_id_gets_one_of_ours():
     item = {name: value for name, value in MESSAGE.items() if name != "id"}
     assert (

@@ -93,6 +93,21 @@ def test_over_post_the_first_retry_is_told_and_its_limits_before_it():
     )
 
 
+@pytest.mark.parametrize("failed", [broken("http"), upstream(transport="http"), upstream(500, transport="http")])
+def test_limits_of_an_answer_that_fails_are_told_behind_what_was_used(failed):
+    """Observed of codex-cli 0.169.0: the limits of all that began to be answered, however it ended."""
+    turn = new_turn(new_thread(total=TokenUsage(total=110)))
+    book = say(begun(turn), [LimitsSeen(NO_LIMITS), Created("r1")])
+    assert (
+        book
+        >> failed
+        << Told("thread/tokenUsage/updated", tokenUsage={"total": {"totalTokens": 110}})
+        << Told("account/rateLimits/updated")
+        << Told("error", willRetry=True)
+        << Sample(0.2)
+    )
+
+
 def test_a_completed_response_makes_the_budget_new():
     book = begun(new_turn())
     book.say(broken())

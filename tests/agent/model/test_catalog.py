@@ -54,11 +54,12 @@ def test_the_usable_window_is_what_the_original_tells():
     assert Catalog().find("gpt-6.1-sol").usable_window == 258_400
 
 
-def test_a_model_that_nobody_listed_is_taken_as_it_is():
-    """thread_start_options: made-up-model is no error."""
+def test_of_a_model_that_nobody_listed_little_is_asked():
+    """thread_start_options: made-up-model is no error; what is asked of it was observed."""
     model = Catalog().find("made-up-model")
 
-    assert (model.slug, model.default_effort, model.usable_window) == ("made-up-model", "medium", 258_400)
+    assert (model.slug, model.usable_window) == ("made-up-model", 258_400)
+    assert (model.default_effort, model.default_summary, model.takes_verbosity) == (None, "auto", False)
 
 
 def test_the_list_of_the_service_replaces_ours():

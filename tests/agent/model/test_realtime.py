@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 
 import pytest
+from websockets.asyncio.server import serve
 
 from agent.model import realtime
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.realtime import RealtimeService
-from agent.model.realtime_wire import RESPOND, Caller, Session, Version, session_update
+from agent.model.realtime_wire import RESPOND, Caller, Session, Version, audio, session_update
+from agent.model.websocket import connected
 from proxy.attestation import ATTESTATION_HEADER
 from proxy.standins.faults import Fault
 from tests.agent.model.chatgpt_behind_proxy import world
@@ -65,7 +68,6 @@ def test_a_call_is_stamped_and_its_sideband_carries_the_same_value(run, tmp_path
 def test_with_an_api_key_nobody_is_asked_and_nothing_is_stamped(run, tmp_path):
     async def scenario():
         async with service(tmp_path, auth=API_KEY) as (here, realtime):
-            assert await realtime.has_api_key()
             sockets = [await realtime.connect(CALLER, V2), await realtime.connect(CALLER, V1)]
             answer, call_id = await realtime.call(CALLER, V1, "the offer")
             sockets.append(await realtime.join(CALLER, V1, call_id))
@@ -97,7 +99,6 @@ def test_a_401_of_a_call_is_tried_with_the_file_and_then_with_refreshed_tokens_e
             assert values(calls) == [[stamp(1)], [stamp(2)], [stamp(3)]]
             bearers = [one.values("authorization") for one in calls]
             assert bearers[0] == bearers[1] != bearers[2]
-            assert not await realtime.has_api_key()
 
     run(scenario())
 
@@ -227,6 +228,54 @@ def test_a_service_that_takes_nothing_breaks_the_conversation(run, monkeypatch):
     async def scenario():
         with pytest.raises(StreamBroken, match="took nothing"):
             await realtime.RealtimeSocket(Deaf()).send(RESPOND)
+
+    run(scenario())
+
+
+def test_a_service_that_reads_nothing_does_not_hold_up_the_end(run, monkeypatch):
+    """The goodbye waited behind what was not read, for ever: `stop` was never told, and the process did not end."""
+    monkeypatch.setattr(realtime, "SEND_TIMEOUT_S", 0.2)
+    over = asyncio.Event()
+    noise = os.urandom(512 * 1024).hex()  # what could be compressed would never fill the connection
+
+    async def deaf(websocket):
+        websocket.transport.pause_reading()
+        await over.wait()
+        websocket.transport.abort()
+
+    async def scenario():
+        async with serve(deaf, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            connection = await connected(None, f"ws://127.0.0.1:{port}", {}, 1000)
+            socket = realtime.RealtimeSocket(connection)
+            try:
+                with pytest.raises(StreamBroken, match="took nothing"):
+                    while True:
+                        await socket.send(audio(noise))
+                async with asyncio.timeout(4):
+                    await socket.aclose()
+                assert connection.transport.is_closing()
+            finally:
+                over.set()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("key", ["sk-env", ""])
+def test_a_socket_takes_the_api_key_of_the_environment_where_another_account_is_signed_in(run, tmp_path, key):
+    """As the original does; a ChatGPT token never goes to the API."""
+
+    async def scenario():
+        async with service(tmp_path, environ={"OPENAI_API_KEY": key}) as (here, realtime):
+            if not key:
+                with pytest.raises(Unavailable, match="^realtime conversation requires API key auth$"):
+                    await realtime.connect(CALLER, V2)
+                assert here.requests("/") == []
+                return
+            await (await realtime.connect(CALLER, V2)).aclose()
+            (socket,) = here.requests("/")
+            assert socket.values("authorization") == ["Bearer sk-env"] and socket.values("chatgpt-account-id") == []
+            assert values([socket]) == [[]] and here.tokens.asked == 0
 
     run(scenario())
 

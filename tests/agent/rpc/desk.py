@@ -9,7 +9,7 @@ import pytest
 
 from agent.rpc.handshake import Identity
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
-from agent.rpc.server import AppServer, Connections, Methods
+from agent.rpc.server import AppServer, Connections, Method, Methods
 from agent.standins.desktop import Desktop, Script
 from tests.agent.core import published_schema
 from tests.agent.core.memory_app import MemoryPipe
@@ -68,15 +68,15 @@ class Desk:
 async def desk(methods: Methods, connections: Connections | None = None) -> AsyncIterator[Desk]:
     """An initialised desktop."""
 
-    async def ready() -> Methods:
-        return methods
+    async def method(name: str) -> Method | None:
+        return methods.get(name)
 
     server = AppServer(
         name="countersign",
         codex_home="/home/of/codex",
         connections=connections or Connections(),
         identity=lambda name: Identity(name, "Debian 12.0.0; x86_64", "xterm"),
-        methods=ready,
+        method=method,
         on_initialized=lambda connection: None,
     )
     pipe = MemoryPipe()

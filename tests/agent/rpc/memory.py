@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agent.rpc.handshake import Identity
-from agent.rpc.server import AppServer, Connection, Connections, Methods
+from agent.rpc.server import AppServer, Connection, Connections, Method, Methods
 
 IDENTITY_SYSTEM, IDENTITY_TERMINAL = "Debian 12.0.0; x86_64", "xterm"
 
@@ -89,12 +89,12 @@ class Served:
             codex_home="/home/of/codex",
             connections=self.connections,
             identity=lambda name: Identity(name, IDENTITY_SYSTEM, IDENTITY_TERMINAL),
-            methods=self._load,
+            method=self._method,
             on_initialized=self.initialized.append,
         )
 
-    async def _load(self) -> Methods:
-        return self._methods
+    async def _method(self, name: str) -> Method | None:
+        return self._methods.get(name)
 
     async def connect(self, *, greeted: bool = False) -> Client:
         """A new client; its connection is open when this returns."""

@@ -10,7 +10,7 @@ from agent.rpc.login_flows import POLL_URL, USER_CODE_URL
 from agent.rpc.login_methods import LoginMethods, SignInService
 from agent.rpc.server import Connections
 from tests.agent.rpc.desk import desk
-from tests.agent.test_auth import CLAIMS, jwt
+from tests.agent.signed_in import CLAIMS, jwt
 
 ORIGIN = "https://chatgpt.com"
 ID_TOKEN = jwt(email="a@b.c", **{CLAIMS: {"chatgpt_account_id": "acc-1", "chatgpt_plan_type": "pro"}})

@@ -189,6 +189,8 @@ def test_a_command_dies_with_its_connection(run, tmp_path):
         ),
         (sh("true", env={"A=B": "c"}), "env has the name 'A=B'"),
         (sh("a\0b"), "command must not hold a NUL"),
+        ({"command": ["true"], "cwd": "a\0b"}, "cwd has a NUL character"),
+        ({"command": ["true"], "cwd": "\ud800"}, "cwd has '\\ud800'"),
         (sh("true", permissionProfile=":workspace"), "command/exec.permissionProfile is not supported"),
         ({"command": ["x"], "sandboxPolicy": {"type": "bogus"}}, "Invalid request: unknown variant `bogus`"),
         (

@@ -1,6 +1,9 @@
 """Compaction at a client's wish, and what is left of it in the next process."""
 
+import asyncio
+
 from agent.model.wire import Completed, ItemDone, TokenUsage
+from agent.rpc.jsonrpc import INTERNAL_ERROR
 from tests.agent.core import model_says
 from tests.agent.core.memory_app import app_and_desktop
 from tests.agent.core.scripted_model import Pause, ScriptedModel
@@ -95,21 +98,80 @@ def test_a_whole_fork_of_a_compacted_thread_keeps_its_turns_in_order(run, tmp_pa
     run(scenario())
 
 
-def test_an_unknown_thread_and_one_that_works_are_refused(run, tmp_path):
+def test_an_unknown_thread_is_refused(run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            text = await refused(desktop, "thread/compact/start", {"threadId": UNKNOWN})
+            assert text == f"thread not found: {UNKNOWN}"
+            assert "threadId" in await refused(desktop, "thread/compact/start", {})
+
+    run(scenario())
+
+
+def test_a_compaction_takes_no_words_in(run, tmp_path):
+    """In the words of codex-cli 0.169.0, which keeps nothing of what comes meanwhile."""
+
     async def scenario():
         pause = Pause()
-        with ScriptedModel([pause, *model_says.answer("one")]) as model:
+        with ScriptedModel([pause, *COMPACTION], model_says.answer("two")) as model:
             async with app_and_desktop(tmp_path, model) as (_, desktop):
-                text = await refused(desktop, "thread/compact/start", {"threadId": UNKNOWN})
-                assert text == f"thread not found: {UNKNOWN}"
-                assert "threadId" in await refused(desktop, "thread/compact/start", {})
                 thread_id = await start(desktop, cwd="/work")
-                await desktop.request("turn/start", {"threadId": thread_id, "input": [HELLO]})
+                await desktop.request("thread/compact/start", {"threadId": thread_id})
                 await pause.reached.wait()
-                text = await refused(desktop, "thread/compact/start", {"threadId": thread_id})
-                assert "interrupt it or wait" in text
+                turn_id = (await desktop.wait_for("turn/started"))["turn"]["id"]
+                steer = {"threadId": thread_id, "expectedTurnId": turn_id, "input": [HELLO]}
+                assert await refused(desktop, "turn/steer", steer) == "cannot steer a compact turn"
+                begin = {"threadId": thread_id, "input": [HELLO], "model": "gpt-5.5"}
+                reason = "failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Compact }"
+                assert await refused(desktop, "turn/start", begin, INTERNAL_ERROR) == reason
                 pause.over.set()
                 await desktop.wait_for("turn/completed")
+                await turn(desktop, thread_id, {**HELLO, "text": "again"})
+        assert model.inputs(2)[-2:] == ["compaction", "user: again"] and model.requests[1].model != "gpt-5.5"
+
+    run(scenario())
+
+
+def ends(desktop):
+    return [one["params"]["turn"]["status"] for one in desktop.notifications if one["method"] == "turn/completed"]
+
+
+def test_a_turn_that_runs_gives_way_and_the_model_is_not_told_of_it(run, tmp_path):
+    """It was refused, where codex-cli 0.169.0 takes the place of what runs."""
+
+    async def scenario():
+        with ScriptedModel([Pause()], COMPACTION) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                await desktop.request("turn/start", {"threadId": thread_id, "input": [HELLO]})
+                await desktop.wait_for("turn/started")
+                await desktop.request("thread/compact/start", {"threadId": thread_id})
+                await desktop.wait_for("turn/completed", 2)
+                assert ends(desktop) == ["interrupted", "completed"]
+        assert model.inputs(2)[-1] == "compaction_trigger"
+        assert model.inputs(2)[-2] == f"user: {HELLO['text']}"
+
+    run(scenario())
+
+
+def test_a_turn_that_gives_way_before_it_has_begun_is_told_whole_and_keeps_its_input(run, tmp_path):
+    async def scenario():
+        with ScriptedModel(COMPACTION) as model:
+            async with app_and_desktop(tmp_path, model) as (_, desktop):
+                about = {"threadId": await start(desktop, cwd="/work")}
+                await asyncio.gather(
+                    desktop.request("turn/start", {**about, "input": [HELLO]}),
+                    desktop.request("thread/compact/start", about),
+                )
+                await desktop.wait_for("turn/completed", 2)
+                begun = [
+                    one["params"]["turn"]["id"] for one in desktop.notifications if one["method"] == "turn/started"
+                ]
+                over = [
+                    one["params"]["turn"]["id"] for one in desktop.notifications if one["method"] == "turn/completed"
+                ]
+                assert begun == over and ends(desktop) == ["interrupted", "completed"]
+        assert f"user: {HELLO['text']}" in model.inputs(1)
 
     run(scenario())
 

@@ -10,9 +10,11 @@ from agent.rpc.jsonrpc import INTERNAL_ERROR
 from tests.agent.rpc.desk import desk
 from tests.agent.rpc.test_goldens import transcript
 
+ORIGIN = "https://chatgpt.com"
+
 
 def methods(tmp_path, config=None, flags=None, problem=None):
-    return ConfigMethods("/home/of/codex", config or {}, flags or {}, problem, str(tmp_path)).table()
+    return ConfigMethods("/home/of/codex", config or {}, flags or {}, problem, ORIGIN, str(tmp_path)).table()
 
 
 def recorded(seq):
@@ -32,9 +34,17 @@ def test_the_layers_and_origins_are_those_that_were_recorded(run, tmp_path):
         theirs = recorded(9)
         assert told["layers"] == theirs["layers"] and told["origins"] == theirs["origins"]
         assert answer["config"]["model_reasoning_effort"] == "low" and answer["config"]["model"] is None
-        # The members that are always there come first, in the original's order; apps is experimental.
+        # The members of the schema come first, in the original's order; apps is experimental.
         stable = [name for name in list(theirs["config"])[:27] if name != "apps"]
         assert list(told["config"])[: len(stable)] == stable
+        assert told["config"].keys() == theirs["config"].keys()
+        differing = {name for name, value in theirs["config"].items() if told["config"][name] != value}
+        # Of these the original has defaults that are not true of us, or its own flags and members.
+        assert differing == {
+            *("background_terminal_max_timeout", "features", "file_opener", "history", "mcp_servers"),
+            *("include_apps_instructions", "include_collaboration_mode_instructions", "mcp_oauth_credentials_store"),
+            *("include_environment_context_time", "include_permissions_instructions"),
+        }
 
     run(scenario())
 
@@ -44,8 +54,7 @@ def test_flags_are_a_layer_of_their_own_above_the_file(run, tmp_path):
         config = {
             "model": "of-the-flag",
             "tools": {"a": 1, "b": [1, 2]},
-            "when": dt.date(2026, 1, 2),
-            "n": float("inf"),
+            "notice": {"when": dt.date(2026, 1, 2), "n": float("inf")},
         }
         async with desk(methods(tmp_path, config, {"model": "of-the-flag"})) as it:
             answer = await it.call("config/read", includeLayers=True, cwd="/")
@@ -54,9 +63,9 @@ def test_flags_are_a_layer_of_their_own_above_the_file(run, tmp_path):
         assert answer["layers"][0]["config"] == {"model": "of-the-flag"}
         assert "model" not in answer["layers"][1]["config"]
         origins = {path: origin["name"]["type"] for path, origin in answer["origins"].items()}
-        of_file = ("tools.a", "tools.b.0", "tools.b.1", "when", "n")
+        of_file = ("tools.a", "tools.b.0", "tools.b.1", "notice.when", "notice.n")
         assert origins == {"model": "sessionFlags", **dict.fromkeys(of_file, "user")}
-        assert answer["config"]["when"] == "2026-01-02" and answer["config"]["n"] == "inf"
+        assert answer["config"]["notice"] == {"when": "2026-01-02", "n": "inf"}
 
     run(scenario())
 
@@ -75,16 +84,88 @@ def test_our_own_table_is_nobodys_business(run, tmp_path):
 @pytest.mark.parametrize(
     ("config", "problem", "text"),
     [
-        ({"model": 5}, None, "invalid type: integer `5`, expected a string\nin `model`"),
+        ({"model": 5}, None, "invalid configuration: invalid type: integer `5`, expected a string\nin `model`\n"),
         ({"sandbox_mode": "x"}, None, "in `sandbox_mode`"),
-        ({}, "'config.toml' is not TOML", "'config.toml' is not TOML"),
+        (
+            {"approval_policy": "x"},
+            None,
+            "unknown variant `x`, expected one of `untrusted`, `on-failure`, `on-request`",
+        ),
+        ({}, "'config.toml' is not TOML", "failed to load configuration: 'config.toml' is not TOML"),
     ],
 )
 def test_a_broken_configuration_is_told_and_not_papered_over(run, tmp_path, config, problem, text):
     async def scenario():
         async with desk(methods(tmp_path, config, problem=problem)) as it:
             said = await it.refused("config/read", INTERNAL_ERROR)
-        assert said.startswith("failed to load configuration: ") and text in said
+            if problem is not None:
+                assert text in await it.refused("experimentalFeature/list", INTERNAL_ERROR)
+        assert text in said
+
+    run(scenario())
+
+
+def test_what_may_be_secret_is_not_shown_and_all_else_is(run, tmp_path):
+    """The original shows it. Nobody has use for it: what is read here cannot be written back."""
+    provider = {
+        "name": "M",
+        "base_url": "https://user:s3cret@m.example/v1",
+        "env_key": "M_KEY",
+        "experimental_bearer_token": "s3cret",
+        "http_headers": {"X-Key": "s3cret"},
+        "env_http_headers": {"X-Other": "M_OTHER"},
+        "query_params": {"key": "s3cret"},
+    }
+    config = {
+        "model_providers": {"m": provider, "plain": {"name": "P", "base_url": "https://p.example/v1"}},
+        "openai_base_url": "https://o.example/v1?key=s3cret",
+        "mcp_servers": {"s": {"command": "c", "env": {"TOKEN": "s3cret"}}},
+        "otel": {"exporter": {"otlp-http": {"headers": {"auth": "s3cret"}}}},
+        "shell_environment_policy": {"set": {"SHOWN": "yes"}},
+    }
+
+    async def scenario():
+        async with desk(methods(tmp_path, config, {"model_providers": {"m": provider}})) as it:
+            answer = await it.call("config/read", includeLayers=True)
+        assert "s3cret" not in json.dumps(answer)
+        shown = answer["config"]["model_providers"]
+        assert shown["plain"]["base_url"] == "https://p.example/v1"
+        assert (shown["m"]["env_key"], shown["m"]["env_http_headers"]) == ("M_KEY", {"X-Other": "M_OTHER"})
+        assert shown["m"]["http_headers"] == {"X-Key": "(not shown)"}
+        assert answer["config"]["shell_environment_policy"]["set"] == {"SHOWN": "yes"}
+
+    run(scenario())
+
+
+def test_tables_have_all_their_members_and_nothing_that_nobody_knows(run, tmp_path):
+    """As the original shows them, so that clients read the defaults."""
+    config = {
+        "approval_policy": "on-failure",
+        "sandbox_workspace_write": {"network_access": True, "x": 1},
+        "model_providers": {"m": {"name": "M", "x": 1}},
+        "permissions": {"p": {"filesystem": {":root": "read"}, "network": {"enabled": True, "x": 1}}},
+        "tools": {"web_search": True, "x": 1},
+        "features": {"goals": False, "of-the-original": True},
+        "x": 1,
+    }
+
+    async def scenario():
+        async with desk(methods(tmp_path, config)) as it:
+            shown = (await it.call("config/read"))["config"]
+        assert "x" not in shown and shown["approval_policy"] == "on-request"
+        assert shown["sandbox_workspace_write"] == {
+            "writable_roots": [],
+            "network_access": True,
+            "exclude_tmpdir_env_var": False,
+            "exclude_slash_tmp": False,
+        }
+        mine = shown["model_providers"]["m"]
+        assert (mine["wire_api"], mine["requires_openai_auth"], mine["base_url"]) == ("responses", False, None)
+        profile = shown["permissions"]["p"]
+        assert profile["filesystem"] == {":root": "read"} and profile["extends"] is None
+        assert profile["network"]["enabled"] is True and "x" not in {*mine, *profile["network"], *shown["tools"]}
+        assert shown["tools"] == {"web_search": None}
+        assert shown["features"]["goals"] is False and shown["features"]["of-the-original"] is True
 
     run(scenario())
 

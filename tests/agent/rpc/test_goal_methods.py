@@ -8,6 +8,7 @@ import pytest
 from agent.core.goals import MOST_CHARACTERS
 from agent.core.tooling import ToolOutput
 from agent.model.failures import UpstreamError
+from agent.model.wire import ItemDone
 from agent.tools.goal_tools import GoalTools
 from agent.tools.toolbox import Tools
 from tests.agent.core import model_says
@@ -16,7 +17,7 @@ from tests.agent.core.scripted_model import Pause, ScriptedModel
 from tests.agent.rpc.test_methods import HELLO, refused, start, turn
 
 SET, GET, CLEAR = "thread/goal/set", "thread/goal/get", "thread/goal/clear"
-TOOLS = Tools(GoalTools(), user_command=lambda *_: None, is_busy=lambda _: False)
+TOOLS = Tools(GoalTools({}), user_command=lambda *_: None, is_busy=lambda _: False)
 WORK = model_says.answer("working")
 COMPLETE = model_says.calls(model_says.call_item("call-1", "update_goal", '{"status": "complete"}'))
 USED = 70  # of each response: model_says.USAGE
@@ -309,11 +310,45 @@ def test_a_goal_is_pursued_when_its_client_has_gone(run, tmp_path):
     run(scenario())
 
 
+def test_an_objective_is_trimmed_before_it_is_measured(run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            about = {"threadId": await start(desktop), "status": "paused"}
+            for objective in ("  win  ", f" {'x' * MOST_CHARACTERS} "):
+                goal = (await desktop.request(SET, {**about, "objective": objective}))["goal"]
+                assert goal["objective"] == objective.strip()
+
+    run(scenario())
+
+
+def test_a_goal_gives_way_to_a_compaction_and_goes_on_after_it(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        summary = [ItemDone({"type": "compaction", "id": "cmp-1", "encrypted_content": "SECRET"}), COMPLETE[-1]]
+        with ScriptedModel([pause], summary, COMPLETE, model_says.answer("done")) as model:
+            async with app_and_desktop(tmp_path, model, tools=TOOLS) as (_, desktop):
+                thread_id = await start(desktop)
+                await desktop.request(SET, {"threadId": thread_id, "objective": "win"})
+                await pause.reached.wait()
+                await desktop.request("thread/compact/start", {"threadId": thread_id})
+                assert [(await ended(desktop, number))["status"] for number in (1, 2, 3)] == [
+                    "interrupted", "completed", "completed",
+                ]  # fmt: skip
+                assert await status_of(desktop, thread_id) == "complete"
+
+    run(scenario())
+
+
 def test_the_feature_can_be_turned_off(run, tmp_path):
     async def scenario():
-        async with app_and_desktop(tmp_path, config={"features": {"goals": False}}) as (_, desktop):
+        model, config = ScriptedModel(WORK), {"features": {"goals": False}}
+        async with app_and_desktop(tmp_path, model, config=config) as (_, desktop):
             thread_id = await start(desktop)
             for method in (SET, GET, CLEAR):
                 assert await refused(desktop, method, {"threadId": thread_id}) == "goals feature is disabled"
+            await turn(desktop, thread_id, HELLO)
+            await desktop.request("thread/resume", {"threadId": thread_id, "excludeTurns": True})
+            await desktop.request("thread/loaded/list", {})  # behind whatever the resume had told
+            assert not [one for one in desktop.notifications if one["method"].startswith("thread/goal/")]
 
     run(scenario())

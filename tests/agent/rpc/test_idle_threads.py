@@ -159,3 +159,49 @@ class Slow:
     async def aclose(self):
         self.closing.set()
         await self.go_on.wait()
+
+
+def test_a_turn_in_the_instant_of_unloading_is_refused_by_name(run, tmp_path):
+    """It was an internal error, or a turn that was begun to be interrupted."""
+
+    async def scenario():
+        model = ScriptedModel(model_says.answer("one"))
+        async with app_and_desktop(tmp_path, model, unload_after_s=0) as (app, desktop):
+            about = {"threadId": await start(desktop)}
+            await turn(desktop, about["threadId"])
+            companion = Slow()
+            app.core.accompany(about["threadId"], companion)
+            await desktop.request("thread/unsubscribe", about)
+            await companion.closing.wait()
+            hello = {"input": [{"type": "text", "text": "hello"}]}
+            for method, more in (("turn/start", hello), ("thread/compact/start", {}), ("thread/shellCommand", COMMAND)):
+                assert await refused(desktop, method, {**about, **more}) == f"thread not found: {about['threadId']}"
+            companion.go_on.set()
+            await desktop.wait_for("thread/closed")
+            assert len(told(desktop, "turn/started")) == 1
+
+    run(scenario())
+
+
+COMMAND = {"command": "true"}
+
+
+def test_a_thread_that_is_set_to_work_before_it_is_unloaded_stays(run, tmp_path):
+    """It was looked at whether it worked, and then it was unloaded: a turn that had begun in between was lost."""
+
+    async def scenario():
+        pause = Pause()
+        model = ScriptedModel([pause, *model_says.answer("one")])
+        async with app_and_desktop(tmp_path, model) as (app, desktop):
+            about = {"threadId": await start(desktop)}
+            await desktop.request("thread/unsubscribe", about)
+            await passes()
+            app.idle._timers[about["threadId"]].cancel()
+            app.idle._due(about["threadId"])  # its time has come, and a turn begins before the loop goes round
+            app.core.start_turn(about["threadId"], [], {}, None, None, lambda thread: None).begin()
+            await pause.reached.wait()
+            assert app.core.is_loaded(about["threadId"])
+            pause.over.set()
+            await passes()
+
+    run(scenario())

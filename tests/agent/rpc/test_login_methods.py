@@ -61,6 +61,8 @@ def test_who_signs_in_and_out_in_one_breath_is_signed_out(run, tmp_path):
         ({"type": "apiKey", "apiKey": "sk"}, {"forced_login_method": "chatgpt"}, "API key login is disabled"),
         (external(), {"forced_login_method": "api"}, "ChatGPT login is disabled"),
         (external(), {"forced_chatgpt_workspace_id": ["other"]}, "login is restricted to the workspace other"),
+        (external(), {"forced_chatgpt_workspace_id": 5}, "forced_chatgpt_workspace_id of config.toml is neither"),
+        (external(), {"forced_login_method": "chatgtp"}, "forced_login_method of config.toml is neither"),
         (external("ä"), {}, "failed to set external auth"),
         ({"type": "amazonBedrock", "apiKey": "k", "region": "r"}, {}, "account/login/start amazonBedrock is not supp"),
         ({"type": "apiKey"}, {}, "Invalid request: missing field `apiKey`"),
@@ -175,6 +177,39 @@ def test_a_sign_in_that_waits_is_cancelled_or_gives_way_to_the_next(run, tmp_pat
             assert await it.call("account/login/cancel", loginId=second) == {"status": "canceled"}
             assert it.told("account/login/completed")[1] == done(second, "Login was not completed")
             assert await it.refused("account/login/cancel", loginId="x") == "invalid login id: x"
+
+    run(scenario())
+
+
+def test_tokens_are_kept_in_one_go_with_the_sign_in(run, tmp_path):
+    """It was done in a thread, which goes on when the sign-in is given up: it could sign in behind the next one."""
+
+    class Watched(Auth):
+        def sign_in_with_tokens(self, id_token, access_token, refresh_token):
+            asyncio.get_running_loop()  # fails in a thread
+            super().sign_in_with_tokens(id_token, access_token, refresh_token)
+
+    async def scenario():
+        service = Service((200, {"authorization_code": "c", "code_verifier": "v"}))
+        async with at_desk(tmp_path, service, auth=Watched(tmp_path, no_refresh)) as it:
+            login_id = (await it.call("account/login/start", type="chatgptDeviceCode"))["loginId"]
+            assert await it.desktop.wait_for("account/login/completed") == done(login_id)
+
+    run(scenario())
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_end_of_a_sign_in(run, tmp_path):
+    """A browser opens one in advance; the sign-in, or its cancellation, waited ten seconds for it."""
+
+    async def scenario():
+        async with at_desk(tmp_path) as it:
+            answer = await it.call("account/login/start", type="chatgpt")
+            back = urlsplit(dict(parse_qsl(urlsplit(answer["authUrl"]).query))["redirect_uri"])
+            reader, writer = await asyncio.open_connection(back.hostname, back.port)
+            async with asyncio.timeout(5.0):
+                said = await it.call("account/login/cancel", loginId=answer["loginId"])
+                assert said == {"status": "canceled"} and await reader.read() == b""
+            writer.close()
 
     run(scenario())
 

@@ -7,7 +7,7 @@ import pytest
 from agent.core.realtime_texts import ENDED, STARTED
 from agent.model.failures import UpstreamError
 from agent.model.provider import OPENAI
-from agent.model.realtime_wire import FINISHED, STEERED
+from agent.model.realtime_wire import BUSY, FINISHED, STEERED
 from tests.agent.core import model_says
 from tests.agent.core.scripted_model import Pause, ScriptedModel
 from tests.agent.core.scripted_realtime import ScriptedRealtime
@@ -104,6 +104,20 @@ def test_a_handoff_of_a_socket_is_answered_as_a_call_and_the_model_responds(run,
     run(scenario())
 
 
+def test_a_handoff_that_comes_while_the_thread_is_compacted_is_refused_aloud(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause]) as model:
+            async with talking(tmp_path, with_key(), model) as talk:
+                link = await talk.start(**SOCKET)
+                await talk.desktop.request("thread/compact/start", {"threadId": talk.thread_id})
+                await pause.reached.wait()
+                link.say(**wanted("v2", 1, "do it"))
+                assert texts(await link.until(2)) == [("create", "h1", BUSY), ("create", None, None)]
+
+    run(scenario())
+
+
 def test_a_handoff_while_the_agent_works_guides_it(run, tmp_path):
     async def scenario():
         pause = Pause()
@@ -123,6 +137,56 @@ def test_a_handoff_while_the_agent_works_guides_it(run, tmp_path):
                 link.say(type="response.done", response={"id": "r"})
                 assert texts(await link.until(6))[5:] == [("create", None, None)]
         assert "<input>but well</input>" in model.inputs(2)[-1]
+
+    run(scenario())
+
+
+def test_the_model_is_to_speak_of_what_a_typed_turn_brings(run, tmp_path):
+    """Without a response.create it never would (observed of the original)."""
+
+    async def scenario():
+        steps = [model_says.answer(text, item_id=f"m{text}") for text in ("One.", " ", "Two.")]
+        with ScriptedModel(*steps) as model:
+            async with talking(tmp_path, with_key(), model) as talk:
+                link = await talk.start(**SOCKET)
+                for _ in steps:
+                    await turn(talk.desktop, talk.thread_id, HELLO)
+                one, two = ("create", None, "[BACKEND] One."), ("create", None, "[BACKEND] Two.")
+                assert texts(await link.until(3)) == [one, ("create", None, None), two]
+                link.say(type="response.done", response={"id": "r"})
+                assert texts(await link.until(4))[3:] == [("create", None, None)]
+
+    run(scenario())
+
+
+def test_a_handoff_into_a_typed_turn_is_answered_at_its_end(run, tmp_path):
+    """As the original does it: guided is only what was handed on before."""
+
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause, *model_says.answer("One.")], model_says.answer("Two.", item_id="m2")) as model:
+            async with talking(tmp_path, with_key(), model) as talk:
+                link = await talk.start(**SOCKET)
+                await talk.desktop.request("turn/start", {"threadId": talk.thread_id, "input": [HELLO]})
+                await pause.reached.wait()
+                link.say(**wanted("v2", 1, "but well"))
+                await talk.hears("itemAdded")
+                pause.over.set()
+                assert texts(await link.until(4)) == [
+                    ("create", None, "[BACKEND] One."), ("create", None, "[BACKEND] Two."), ("create", "h1", FINISHED),
+                    ("create", None, None),
+                ]  # fmt: skip
+
+    run(scenario())
+
+
+def test_nothing_is_said_in_place_of_an_empty_speech(run, tmp_path):
+    async def scenario():
+        async with talking(tmp_path, with_key()) as talk:
+            link = await talk.start(**SOCKET)
+            for text in ("", " ", "[BACKEND] x"):
+                await talk.ask("appendSpeech", text=text)
+            assert texts(await link.until(2)) == [("create", None, "[BACKEND] x"), ("create", None, None)]
 
     run(scenario())
 

@@ -83,21 +83,23 @@ def test_an_interrupted_review_leaves_the_mode_first_and_the_thread_works_again(
     run(scenario())
 
 
-def test_words_that_come_during_a_review_are_answered_after_it(run, tmp_path):
+def test_a_review_takes_no_words_in(run, tmp_path):
+    """In the words of codex-cli 0.169.0; what is an error to be told from others has the original's kind."""
+
     async def scenario():
         pause = Pause()
-        with ScriptedModel([pause, *model_says.answer(FINE)], model_says.answer("Yes.", item_id="msg-2")) as model:
-            async with app_and_desktop(tmp_path, model) as (_, desktop):
+        with ScriptedModel([pause, *model_says.answer(FINE)]) as model:
+            async with app_and_desktop(tmp_path, model) as (app, desktop):
                 thread_id = await start(desktop, cwd="/work")
                 turn_id = (await review(desktop, thread_id))["turn"]["id"]
                 await pause.reached.wait()
                 wanted = {"threadId": thread_id, "expectedTurnId": turn_id, "input": [HELLO]}
-                await desktop.request("turn/steer", wanted)
+                assert await refused(desktop, "turn/steer", wanted) == "cannot steer a review turn"
+                (error,) = [one["error"] for one in app.heard if "error" in one]
+                assert error["data"]["codexErrorInfo"] == {"activeTurnNotSteerable": {"turnKind": "review"}}
                 pause.over.set()
                 done = (await desktop.wait_for("turn/completed"))["turn"]
-                assert (done["id"], done["items"][0]["text"]) == (turn_id, "Yes.")
-        assert model.inputs(2)[-2:] == ["assistant: fine", f"user: {HELLO['text']}"]
-        assert model.requests[1].subagent is None
+                assert (done["id"], done["items"][0]["text"]) == (turn_id, "fine")
 
     run(scenario())
 
@@ -143,19 +145,34 @@ def test_what_cannot_be_reviewed_is_refused(params, text, run, tmp_path):
     run(scenario())
 
 
-def test_a_thread_that_works_is_not_reviewed_besides(run, tmp_path):
+def test_a_turn_that_runs_gives_way_to_a_review(run, tmp_path):
     async def scenario():
         pause = Pause()
-        with ScriptedModel([pause, *model_says.answer("one")]) as model:
+        with ScriptedModel([pause], model_says.answer(FINE)) as model:
             async with app_and_desktop(tmp_path, model) as (_, desktop):
                 thread_id = await start(desktop, cwd="/work")
                 await desktop.request("turn/start", {"threadId": thread_id, "input": [HELLO]})
                 await pause.reached.wait()
-                target = {"type": "uncommittedChanges"}
-                text = await refused(desktop, "review/start", {"threadId": thread_id, "target": target})
-                assert "interrupt it or wait" in text
-                pause.over.set()
-                await desktop.wait_for("turn/completed")
+                turn_id = (await review(desktop, thread_id))["turn"]["id"]
+                assert (await desktop.wait_for("turn/completed"))["turn"]["status"] == "interrupted"
+                done = (await desktop.wait_for("turn/completed", 2))["turn"]
+                assert (done["id"], done["status"], done["items"][0]["text"]) == (turn_id, "completed", "fine")
+
+    run(scenario())
+
+
+def test_a_review_gives_way_to_another(run, tmp_path):
+    async def scenario():
+        pause = Pause()
+        with ScriptedModel([pause], model_says.answer(FINE)) as model:
+            async with app_and_desktop(tmp_path, model) as (app, desktop):
+                thread_id = await start(desktop, cwd="/work")
+                await review(desktop, thread_id)
+                await pause.reached.wait()
+                await review(desktop, thread_id)
+                assert (await desktop.wait_for("turn/completed", 2))["turn"]["status"] == "completed"
+                assert [kind for kind, _ in modes(desktop)] == ["enteredReviewMode", "exitedReviewMode"] * 2
+                assert app.connections._parents == {}
 
     run(scenario())
 
@@ -168,6 +185,7 @@ def test_a_review_that_is_interrupted_before_it_began_leaves_nothing(run, tmp_pa
             started = app.core.start_review(
                 thread_id, "reviewer", target_of(UNCOMMITTED), lambda: app.connections.disown("reviewer")
             )
+            started.begin()
             app.core.interrupt(thread_id, started.wire["id"])()
             assert app.connections._parents == {} and modes(desktop) == []
 

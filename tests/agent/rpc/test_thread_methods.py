@@ -79,6 +79,19 @@ def test_before_the_first_message_there_is_nothing_to_resume(run, tmp_path):
     run(scenario())
 
 
+def test_the_metadata_of_a_new_thread_can_be_changed_but_not_of_one_that_is_not_kept(run, tmp_path):
+    async def scenario():
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            about = {"threadId": await start(desktop), "gitInfo": {"sha": "abc"}}
+            git = (await desktop.request("thread/metadata/update", about))["thread"]["gitInfo"]
+            assert git == {"sha": "abc", "branch": None, "originUrl": None}
+            about["threadId"] = await start(desktop, ephemeral=True)
+            text = await refused(desktop, "thread/metadata/update", about)
+            assert text == f"ephemeral thread does not support metadata updates: {about['threadId']}"
+
+    run(scenario())
+
+
 def test_an_ephemeral_thread_leaves_nothing_on_disk(run, tmp_path):
     async def scenario():
         with ScriptedModel(MANY[0]) as model:
@@ -217,8 +230,14 @@ def test_a_revert_takes_turns_back_for_good(run, tmp_path):
             async with app_and_desktop(tmp_path, model) as (_, desktop):
                 resumed = await desktop.request("thread/resume", {"threadId": thread_id})
                 second = resumed["thread"]["turns"][1]["id"]
-                answer = await desktop.request("thread/revert", {"threadId": thread_id, "beforeTurnId": second})
-                assert len(answer["thread"]["turns"]) == 1
+                about = {"threadId": thread_id, "beforeTurnId": second}
+                assert (await refused(desktop, "thread/revert", {**about, "beforeTurnId": "x"})) == "turn not found: x"
+                answer = await desktop.request("thread/revert", about)
+                assert answer["thread"]["turns"] == [] and answer["thread"]["status"] == {"type": "idle"}
+                assert await desktop.wait_for("thread/reverted") == {"threadId": thread_id}
+                page = {"threadId": thread_id, "cursor": answer["turnsBackwardsCursor"], "sortDirection": "desc"}
+                (left,) = (await desktop.request("thread/turns/list", page))["data"]
+                assert left["id"] == resumed["thread"]["turns"][0]["id"]
                 await turn(desktop, thread_id, {**HELLO, "text": "turn anew"})
                 told = [text for text in map(_text, model.requests[0].input) if text and text.startswith("turn")]
                 assert told == ["turn 0", "turn anew"]

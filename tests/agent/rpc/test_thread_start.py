@@ -1,5 +1,6 @@
 """thread/start, compared with codex-cli 0.169.0."""
 
+import json
 import os
 
 import pytest
@@ -205,7 +206,8 @@ def test_a_service_tier_that_the_model_is_not_offered_in_is_left_out_and_told(ru
 
 def test_a_turn_of_a_model_that_nobody_lists_is_warned_of(run, tmp_path):
     async def scenario():
-        async with app_and_desktop(tmp_path, ScriptedModel(model_says.answer("Done."))) as (_, desktop):
+        model = ScriptedModel(model_says.answer("Done."))
+        async with app_and_desktop(tmp_path, model) as (_, desktop):
             thread_id = await start(desktop, cwd=str(tmp_path), model="nobody-s")
             await turn(desktop, thread_id, HELLO)
             told = await desktop.wait_for("warning")
@@ -213,5 +215,9 @@ def test_a_turn_of_a_model_that_nobody_lists_is_warned_of(run, tmp_path):
                 "Model metadata for `nobody-s` not found. Defaulting to fallback metadata; this can degrade "
                 "performance and cause issues."
             )
+        (request,) = model.requests
+        # Of what it can do nothing is known, and nothing is asked (observed).
+        assert (request.effort, request.summary, request.verbosity) == (None, "auto", None)
+        assert "reasoning_effort" not in json.loads(request.turn_metadata)
 
     run(scenario())

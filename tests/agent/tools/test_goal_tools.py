@@ -14,7 +14,7 @@ from tests.agent.core.scripted_model import ScriptedModel
 from tests.agent.rpc.test_methods import HELLO, start, turn
 from tests.agent.tools.workbench import Workbench
 
-TOOLS = Tools(GoalTools(), user_command=lambda *_: None, is_busy=lambda _: False)
+TOOLS = Tools(GoalTools({}), user_command=lambda *_: None, is_busy=lambda _: False)
 NAMES = ["get_goal", "create_goal", "update_goal"]
 
 
@@ -77,11 +77,15 @@ def test_a_thread_that_is_not_kept_has_no_goal(run, tmp_path):
 
 def test_a_reviewer_has_no_goals_and_the_feature_can_be_turned_off(run, tmp_path):
     bench = Workbench(tmp_path / "bench")
-    assert [item["name"] for item in GoalTools().declared(bench.thread)] == NAMES
-    for config, there in (({}, True), ({"features": {"goals": False}}, False)):
+    assert [item["name"] for item in GoalTools({}).declared(bench.thread)] == NAMES
+    off, on = {"features": {"goals": False}}, {"features": {"goals": True}}
+    # A thread may have a configuration of its own.
+    for config, own, there in (({}, None, True), (off, None, False), (off, on, True), (on, off, False)):
+        bench.thread.config = own
         runner, tools = make_tools(config, lambda: (None, frozenset(), ()), str(tmp_path))
         assert (NAMES[0] in [item.get("name") for item in tools.declared(bench.thread)]) is there
         runner.close()
+    bench.thread.config = None
     bench.thread.subagent = Subagent("review", "turn-1")
-    assert GoalTools().declared(bench.thread) == () and GoalTools().rows(bench.thread) == {}
+    assert GoalTools({}).declared(bench.thread) == () and GoalTools({}).rows(bench.thread) == {}
     bench.runner.close()

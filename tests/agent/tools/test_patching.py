@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,9 @@ from hypothesis import strategies as st
 
 from agent.tools.apply_patch import run_as
 from agent.tools.patch import PatchError, parse
-from agent.tools.patching import git_diff, patch_in, preview
+from agent.tools.patching import patch_in, preview
+from agent.tools.reach import Reach
+from tests.agent.tools.test_reach import EVERYTHING
 from tests.agent.tools.workbench import Workbench
 
 ADD = "*** Begin Patch\n*** Add File: {}\n+new\n*** End Patch"
@@ -231,7 +232,7 @@ def test_what_is_shown_is_what_is_done(tmp_path_factory, before, operations):
     files = contents(workspace)
     text = "*** Begin Patch\n" + "".join(map(hunk, operations)) + "*** End Patch"
     try:
-        changes = preview(parse(text), str(workspace))
+        changes = preview(parse(text), str(workspace), Reach(EVERYTHING, {}))
     except (PatchError, OSError):
         changes = None
     code = apply(text, workspace)
@@ -256,25 +257,6 @@ def apply(text, workspace):
 
 def contents(workspace):
     return {str(path.relative_to(workspace)): path.read_text() for path in workspace.rglob("*") if path.is_file()}
-
-
-def test_the_diff_of_a_turn_is_one_that_git_applies(tmp_path):
-    before, after = tmp_path / "before", tmp_path / "after"
-    before.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=before, check=True)
-    (before / "changed").write_text("1\n2\n3")
-    (before / "deleted").write_text("x\n")
-    diffs = {
-        f"{after}/changed": ("1\n2\n3", "1\ntwo\n3\n"),
-        f"{after}/deleted": ("x\n", None),
-        f"{after}/added": (None, "y"),
-    }
-    diff = git_diff(diffs, str(after))
-    subprocess.run(["git", "apply"], cwd=before, input=diff.encode(), check=True)
-    assert {name: text for name, text in contents(before).items() if not name.startswith(".git")} == {
-        "changed": "1\ntwo\n3\n",
-        "added": "y",
-    }
 
 
 def test_clients_are_shown_where_a_file_was_moved_to(run, tmp_path):

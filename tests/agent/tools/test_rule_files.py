@@ -25,6 +25,25 @@ def test_rules_that_cannot_be_read_have_the_user_asked_about_everything(tmp_path
     assert RuleFiles(None).of("ls", ("ls",)) is RuleFiles(tmp_path / "missing").of("ls", ("ls",)) is None
 
 
+def test_rules_that_cannot_be_read_are_not_taken_for_none_the_second_time(tmp_path):
+    """The first command failed, and the next one ran with the rules that had been read so far: with none of these."""
+    (tmp_path / "a.rules").write_text("prefix_rule(pattern=[{[]: 1}])\n")
+    (tmp_path / "b.rules").write_text('prefix_rule(pattern=["cat"], decision="forbidden")\n')
+
+    rules = RuleFiles(tmp_path)
+    assert [rules.of("cat x", ("cat", "x")).ruling for _ in range(2)] == [Ruling.PROMPT] * 2
+
+
+def test_a_rule_is_written_behind_a_line_that_has_no_end(tmp_path):
+    """The two were one line, which nobody could read any more."""
+    (tmp_path / "default.rules").write_text('prefix_rule(pattern=["cat"], decision="forbidden")')
+    RuleFiles(tmp_path).amend(("touch",))
+
+    rules = RuleFiles(tmp_path)
+    assert rules.of("touch a", ("touch", "a")).ruling is Ruling.ALLOW
+    assert rules.of("cat a", ("cat", "a")).ruling is Ruling.FORBIDDEN
+
+
 def test_only_what_is_allowed_as_a_whole_is_allowed(tmp_path):
     rules = RuleFiles(tmp_path / "rules")
     rules.amend(("touch",))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import resource
 
 import pytest
@@ -142,6 +143,22 @@ def test_control_c_interrupts_what_runs_on_a_terminal(run, tmp_path, mode):
     run(scenario())
 
 
+def test_two_calls_that_write_at_once_are_read_one_after_the_other(run, tmp_path):
+    """One of them waited for what the other was told, and failed."""
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            script = "stty raw -echo; echo ready; head -c 400000 | tr -s xy; echo"
+            number = session_of(await bench.command(script, tty=True, yield_time_ms=500))
+            texts = [letter * 200_000 for letter in "xy"]
+            told = await asyncio.gather(*(write(bench, session_id=number, chars=text) for text in texts))
+            assert not any("failed" in one for one in told)
+            said = bench.items("item/completed")[0]["aggregatedOutput"]
+            assert said.split() == ["ready", "xy"]
+
+    run(scenario())
+
+
 def test_without_a_terminal_there_is_nothing_to_write_to(run, tmp_path):
     async def scenario():
         async with Workbench(tmp_path) as bench:
@@ -160,6 +177,56 @@ def test_the_end_of_a_thread_ends_what_its_commands_left_running(run, tmp_path):
             assert len(bench.kept["sessions"]) == 1
             (session,) = bench.kept["sessions"].values()
         assert session.is_over
+
+    run(scenario())
+
+
+def test_clients_are_told_when_a_command_ends_that_the_model_does_not_ask_about(run, tmp_path):
+    """It went on for ever, as they saw it."""
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            os.mkfifo(bench.cwd / "go")
+            number = session_of(await bench.command("read x < go; echo late; exit 3", yield_time_ms=250))
+            assert bench.items("item/completed") == []
+            (session,) = bench.kept["sessions"].values()
+            (bench.cwd / "go").write_text("x\n")
+            await session.wait(10)
+            await asyncio.sleep(0)  # who waits for the end longer is told first
+            (item,) = bench.items("item/completed")
+            assert (item["status"], item["exitCode"], item["aggregatedOutput"]) == ("failed", 3, "late\n")
+            told = await write(bench, session_id=number)
+            assert "code 3" in told and output_of(told) == "late\n"
+            assert len(bench.items("item/completed")) == 1
+
+    run(scenario())
+
+
+def test_the_oldest_of_too_many_commands_gives_way_and_clients_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.tools.shell.MOST_SESSIONS", 1)
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            first, second = [session_of(await bench.command("sleep 60", yield_time_ms=250)) for _ in range(2)]
+            (item,) = bench.items("item/completed")
+            assert (item["processId"], item["status"]) == (str(first), "failed")
+            assert list(bench.kept["sessions"]) == list(bench.kept["items"]) == [second]
+        assert len(bench.items("item/completed")) == 1  # of what ends with its thread nobody is told
+
+    run(scenario())
+
+
+def test_a_command_that_says_nothing_is_shown_while_it_runs(run, tmp_path):
+    """Clients saw it only when its time to yield was over, or not at all where the user stopped it before."""
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            call = asyncio.create_task(bench.command("sleep 60", yield_time_ms=30_000))
+            while not bench.items("item/started"):
+                await asyncio.sleep(0)
+            assert not call.done()
+            call.cancel()
+            await asyncio.wait((call,))
 
     run(scenario())
 
@@ -241,6 +308,16 @@ def test_arguments_that_cannot_be_used_are_an_output(run, tmp_path, text, reason
         async with Workbench(tmp_path) as bench:
             assert reason in (await bench.call("exec_command", text)).content
             assert bench.told == []
+
+    run(scenario())
+
+
+def test_half_a_letter_in_a_command_is_taken_for_a_whole_one(run, tmp_path):
+
+    async def scenario():
+        async with Workbench(tmp_path) as bench:
+            told = (await bench.call("exec_command", '{"cmd": "echo \\ud800"}')).content
+            assert output_of(told) == "\ufffd\n"
 
     run(scenario())
 

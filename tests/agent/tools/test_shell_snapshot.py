@@ -17,7 +17,7 @@ SEE = 'echo "<$VALUE>"'
 
 
 @pytest.fixture(autouse=True)
-def bash(monkeypatch):
+def bash(tmp_path, monkeypatch):  # after the directory, which pytest names by the user
     """The user's shell, whoever runs the tests."""
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_shell="/bin/bash"))
 
@@ -208,6 +208,19 @@ def test_the_users_policy_for_variables_wins_over_the_profile(run, tmp_path, pol
         async with workbench(tmp_path, "export VALUE=profile", environment=environment) as bench:
             await learnt(bench)
             assert await said(bench, SEE) == f"<{value}>\n"
+
+    run(scenario())
+
+
+def test_what_a_thread_lays_down_of_variables_wins_over_the_profile_too(run, tmp_path):
+    """The policy of all threads was asked."""
+
+    async def scenario():
+        async with workbench(tmp_path, "export VALUE=profile") as bench:
+            await learnt(bench)
+            assert await said(bench, SEE) == "<profile>\n"
+            bench.thread.config = {"shell_environment_policy": {"exclude": ["VAL*"]}}
+            assert await said(bench, SEE) == "<>\n"
 
     run(scenario())
 

@@ -65,18 +65,20 @@ class Workbench:
         self._numbers = itertools.count()
         self.runner = Runner()
         environ = {**os.environ, "HOME": str(directory / "user"), "SHELL": "/bin/sh"} | (environ or {})
+        flags = dict.fromkeys(("exec_permission_approvals", "request_permissions_tool"), grants)
+        config = {"features": flags} | (config or {})
         self.confinement = confinement = Confinement(
-            environment or ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ, config or {}
+            environment or ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ, config
         )
         patching = Patching(self.runner, confinement)
-        shell = Shell(self.runner, confinement, patching, additional=grants)
+        shell = Shell(self.runner, confinement, patching)
         self.tools = Tools(
             ClientTools(),
             shell,
             patching,
-            ViewImage(confinement.may_read),
+            ViewImage(confinement.reach),
             AskUser(),
-            *([RequestPermissions(confinement)] if grants else []),
+            RequestPermissions(confinement),
             user_command=shell.user_command,
             is_busy=shell.is_busy,
         )
