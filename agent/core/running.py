@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from agent.core import rollout
+from agent.core.calls_at_work import CallsAtWork
 from agent.core.chronicle import Chronicle
 from agent.core.goals import Goal
 from agent.core.grounding import Grounding
@@ -30,7 +31,6 @@ from agent.core.steps import (
     Sample,
     SampleFailed,
     Steered,
-    ToolFinished,
     TurnCommand,
     TurnEvent,
 )
@@ -49,7 +49,7 @@ from agent.core.surroundings import (
     now_ms,
 )
 from agent.core.thread import Thread
-from agent.core.tooling import OUTPUT_TYPES, CallContext, ToolCall, ToolOutput
+from agent.core.tooling import OUTPUT_TYPES
 from agent.core.turn import Turn
 from agent.core.user_commands import UserCommands
 from agent.features import is_on
@@ -89,14 +89,14 @@ class Running:
         self._opening: Opening | None = None  # of the turn that runs, until it is over
         self._tasks: set[asyncio.Task[None]] = set()  # all that are not over
         self._overrides: list[Callable[[Thread], None]] = []  # for the next turn
-        self._calls: set[asyncio.Task[None]] = set()  # of the turn that runs
-        self._finished: asyncio.Queue[ToolFinished] = asyncio.Queue()
-        self._kept: dict[str, Any] = {}  # by the tools
         self._commands = UserCommands(self._command_ended)
         self._goes_on = False  # whether the turn that ended last ended as it should
         self._closed = False
         self.pursuit = Pursuit(thread, self.chronicle, goal, self._say, self._running_id)
         self._grounding = Grounding(around, thread, self.chronicle)
+        self._calls = CallsAtWork(
+            around, thread, self.chronicle, goals=None if journal is None else self.pursuit, running_id=self._running_id
+        )
 
     def _answering(self) -> str | None:
         return None if self._turn is not None and self._turn.of_user else self.thread.model
@@ -123,7 +123,7 @@ class Running:
     @property
     def is_busy(self) -> bool:
         """Whether a turn runs, or a command."""
-        return self._turn is not None or bool(self._tasks) or self._around.tools.is_busy(self._kept)
+        return self._turn is not None or bool(self._tasks) or self._calls.is_busy
 
     def prewarm(self) -> None:
         self._warming = self._own(asyncio.create_task(self._warm()))
@@ -214,7 +214,7 @@ class Running:
         return lambda: self._own(asyncio.create_task(self._command(turn, command, timeout_ms)))
 
     async def _command(self, turn: Turn, command: str, timeout_ms: int | None) -> None:
-        made = self._around.tools.user_command(command, timeout_ms, self._context(turn))
+        made = self._around.tools.user_command(command, timeout_ms, self._calls.context(turn.id))
         await self._commands.run(turn.id, made)
 
     async def _begin_command(self, turn: Turn, command: str, timeout_ms: int | None) -> float | None:
@@ -285,11 +285,11 @@ class Running:
         if self._opening is not None:
             self._opening.stopped()
             self._opening = None
-        while not self._finished.empty():  # these have an output
-            self._perform_now(turn.receive(self._finished.get_nowait(), now_ms()))
+        for finished in self._calls.finished():  # these have an output
+            self._perform_now(turn.receive(finished, now_ms()))
         # First the notifications, then the task: its cancellation only drops the stream.
         self._perform_now(turn.receive(why, now_ms()))
-        for stopped in {task, *self._calls, *commands}:  # once each: a second time would cut its end short
+        for stopped in {task, *self._calls.tasks, *commands}:  # once each: a second time would cut its end short
             if stopped is not None:
                 stopped.cancel()
 
@@ -303,7 +303,7 @@ class Running:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
-            await self._around.tools.forget(self.thread.id, self._kept)
+            await self._calls.forget()
         self.chronicle.close()
         with contextlib.suppress(Exception):
             await self._session.aclose()
@@ -375,33 +375,8 @@ class Running:
         """The response has ended: wait for what it called."""
         delay_s: float | None = None
         while turn.waits:
-            delay_s = self._perform(turn.receive(await self._finished.get(), now_ms()))
+            delay_s = self._perform(turn.receive(await self._calls.next_finished(), now_ms()))
         return delay_s
-
-    async def _call(self, turn: Turn, call: ToolCall) -> None:
-        """Carry out a call; a bug in a tool is an output too."""
-        try:
-            output = await self._around.tools.run(call, self._context(turn))
-        except Exception as exc:
-            logger.exception("tool failed thread=%s tool=%s", self.thread.id, call.name)
-            output = ToolOutput(f"{call.name} failed: internal error: {type(exc).__name__}")
-        if self._turn is not turn:
-            return  # stopped, and answered as such
-        self.chronicle.add_output(call, output)
-        self._finished.put_nowait(ToolFinished(call, output))
-
-    def _context(self, turn: Turn) -> CallContext:
-        return CallContext(
-            thread=self.thread,
-            turn_id=turn.id,
-            notify=self.chronicle.publish,
-            ask=functools.partial(self._around.ask, self.thread.id),
-            waiting=self.chronicle.waiting,
-            now_ms=now_ms,
-            new_id=self._around.new_id,
-            session=self._kept,
-            goals=None if self.journal is None else self.pursuit,
-        )
 
     def _perform(self, commands: list[TurnCommand]) -> float | None:
         """Carry out commands; the delay before the next request in seconds, or None if there is none."""
@@ -424,8 +399,7 @@ class Running:
                     self.chronicle.replace_history(command.history)
                 case RunTool():
                     assert self._turn is not None, "only a turn that runs makes calls"
-                    self._calls.add(task := self._own(asyncio.create_task(self._call(self._turn, command.call))))
-                    task.add_done_callback(self._calls.discard)
+                    self._own(self._calls.start(self._turn.id, command.call))
                 case FallBack():
                     self._session.use_http()
                 case Sample():
