@@ -49,6 +49,8 @@ _TO_SEND = ("proxy.server", "certs.trust", "agent.model.websocket")
 UNLOAD_AFTER_S = 60.0
 # Seconds that a refresh of the sign-in gets at the end.
 REFRESH_PATIENCE_S = 5.0
+# Seconds for the first turn, which may wait for the proxy already, before anything that nobody has asked for.
+FIRST_TURN_S = 0.5
 # While modules load, the loop gets its turn this often (the default of 5 ms would be felt in each answer).
 LOADING_SWITCH_INTERVAL_S = 0.0005
 
@@ -173,6 +175,7 @@ class App:
             self._tell_account()
             await imported(self._loop, _TO_SEND)
             self._endpoint.set_result(await self._start_proxy())
+            await asyncio.sleep(FIRST_TURN_S)
             await self._other_methods()
             await self._check_sandbox()
         except Exception as exc:
@@ -206,7 +209,7 @@ class App:
         self._runner, tools = make_tools(self._config, self._own_proxy, self._home)
         self._http = http = HttpClient(self._ready_endpoint)
         self._auth = auth = Auth(Path(self._home), http.post_json_tunnelled)
-        models = Models(self._origin, auth, http, self._client_identity)
+        models = Models(self._origin, auth, http, self._client_identity, os.environ)
         client = ModelClient(
             origin=self._origin,
             auth=auth,

@@ -1,5 +1,6 @@
 """The model providers of config.toml, `-c` and a request's `config`. No error repeats a value that may be secret."""
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -99,7 +100,9 @@ def without_secrets(environ: Mapping[str, str], config: Mapping[str, Any]) -> di
 
 def _openai(config: Mapping[str, Any]) -> Provider:
     url = config.get("openai_base_url") or None
-    return OPENAI if url is None else Provider(base_url=_base_url("openai_base_url", url, needs_openai_auth=True))
+    if url is None:
+        return OPENAI
+    return dataclasses.replace(OPENAI, base_url=_base_url("openai_base_url", url, needs_openai_auth=True))
 
 
 def _provider(name: str, table: Any) -> Provider:

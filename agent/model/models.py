@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agent.auth import Auth, AuthFailed, NotSignedIn
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
 from agent.model.failures import StreamBroken, Unavailable
 from agent.model.http import HttpClient
+from agent.model.provider import OPENAI
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +18,21 @@ TIMEOUT_S = 5.0
 
 
 class Models:
-    """Asks the service once; a list that it does not give in time is asked for again the next time."""
+    """Asks the service once; a list that it does not give in time is asked for again the next time.
 
-    def __init__(self, origin: str, auth: Auth, http: HttpClient, identity: Callable[[], ClientIdentity]) -> None:
+    Args:
+        environ: Where headers of the service's provider are.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        auth: Auth,
+        http: HttpClient,
+        identity: Callable[[], ClientIdentity],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._environ = environ
         self._origin = origin
         self._auth = auth
         self._http = http
@@ -48,6 +61,7 @@ class Models:
             return None
         identity = self._identity()
         headers = {
+            **OPENAI.headers(self._environ),
             "Authorization": f"Bearer {bearer.token}",
             "User-Agent": identity.user_agent,
             "originator": identity.originator,

@@ -85,7 +85,8 @@ class Provider:
         return f"{base}/{path}{'?' if query else ''}{query}"
 
 
-OPENAI = Provider()
+# Which of their organizations and projects pays is told by the environment, to each endpoint of the service (observed).
+OPENAI = Provider(env_http_headers={"OpenAI-Organization": "OPENAI_ORGANIZATION", "OpenAI-Project": "OPENAI_PROJECT"})
 
 
 def laid_over(below: Mapping[str, str], above: Mapping[str, str]) -> dict[str, str]:

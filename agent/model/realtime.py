@@ -147,6 +147,7 @@ class RealtimeService:
         account = {} if bearer.account_id is None else {"chatgpt-account-id": bearer.account_id}
         generation = {"openai-alpha": "quicksilver=v1"} if version is Version.V1 else {}
         return {
+            **OPENAI.headers(self._client.environ),
             "Authorization": f"Bearer {bearer.token}",
             **account,
             "User-Agent": identity.user_agent,

@@ -124,7 +124,7 @@ class MemoryApp:
         self.heard: list[dict[str, Any]] = []  # by the desktop that connected first
         self.auth = auth or Auth(home, post_json)
         self._identity: ClientIdentity | None = None
-        models: Any = Models(ORIGIN, self.auth, NoNetwork(listed), self.client_identity)  # type: ignore[arg-type]
+        models: Any = Models(ORIGIN, self.auth, NoNetwork(listed), self.client_identity, {})  # type: ignore[arg-type]
 
         self.core = Core(
             open_session=open_session,

@@ -16,7 +16,7 @@ def origin(*answers):
 
 
 def models(here):
-    return Models(ORIGIN, here.client.auth, here.client.http, lambda: IDENTITY)
+    return Models(ORIGIN, here.client.auth, here.client.http, lambda: IDENTITY, here.client.environ)
 
 
 def test_the_service_is_asked_once_for_its_list(run, tmp_path):
@@ -32,6 +32,17 @@ def test_the_service_is_asked_once_for_its_list(run, tmp_path):
             assert request.values("chatgpt-account-id") == ["acc-1"]
             assert request.values("version") == ["0.169.0"]
             assert request.attestation == [] and here.tokens.asked == 0
+
+    run(scenario())
+
+
+def test_the_request_names_the_organization_and_the_project_of_the_environment(run, tmp_path):
+    async def scenario():
+        paid_by = {"OPENAI_ORGANIZATION": "org-a", "OPENAI_PROJECT": "proj-b"}
+        async with world(tmp_path, service=origin(LISTED), environ=paid_by) as here:
+            await models(here).ask()
+            request = here.service.only_request
+            assert (request.values("openai-organization"), request.values("openai-project")) == (["org-a"], ["proj-b"])
 
     run(scenario())
 

@@ -6,7 +6,7 @@ import datetime as dt
 import pytest
 
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
-from agent.model.provider import Provider
+from agent.model.provider import OPENAI, Provider
 from proxy.capture.exchange import Stamp, Transport
 from proxy.standins.answers import Answers
 from proxy.standins.chatgpt import ChatGPT, auth_json
@@ -83,6 +83,20 @@ def test_a_provider_with_websockets_is_asked_over_one(run, tmp_path):
             assert not names(handshake) & {"x-oai-attestation", "proxy-authorization"}
             assert beside.received[2].body["previous_response_id"] == "resp_0001"
             assert here.stage.exchanges == [] and here.tokens.asked == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("auth", [SIGNED_IN, {"OPENAI_API_KEY": "sk-x"}], ids=["account", "key"])
+def test_the_service_is_told_the_organization_and_the_project_of_the_environment(run, tmp_path, auth):
+    paid_by = {"OPENAI_ORGANIZATION": "org-a", "OPENAI_PROJECT": " "}
+
+    async def scenario():
+        async with world(tmp_path, environ=paid_by, auth=auth, answers=[{"text": "one"}]) as here:
+            async with conversation(here.client, provider=OPENAI) as talk:
+                await talk.say("hello")
+            (handshake,) = here.requests("/")
+            assert handshake.values("openai-organization") == ["org-a"] and handshake.values("openai-project") == []
 
     run(scenario())
 

@@ -280,6 +280,16 @@ def test_a_socket_takes_the_api_key_of_the_environment_where_another_account_is_
     run(scenario())
 
 
+def test_a_call_and_its_socket_name_the_organization_of_the_environment(run, tmp_path):
+    async def scenario():
+        async with service(tmp_path, environ={"OPENAI_ORGANIZATION": "org-a"}) as (here, realtime):
+            _, call_id = await realtime.call(CALLER, V1, "the offer")
+            await (await realtime.join(CALLER, V1, call_id)).aclose()
+            assert [one.values("openai-organization") for one in here.requests("/")] == [["org-a"], ["org-a"]]
+
+    run(scenario())
+
+
 def test_without_an_account_there_is_no_conversation(run, tmp_path):
     async def scenario():
         async with service(tmp_path) as (here, realtime):
