@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.standins.desktop import Desktop, spawn
 from proxy.standins.answers import Answers
 from proxy.standins.chatgpt import ChatGPT
-from tests.e2e.test_app_server import numbered
+from tests.e2e.one_turn import numbered
 from tests.processes import COUNTERSIGN, World, attestations, play, world
 
 THREADS = 100
