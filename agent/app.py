@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME = "countersign"
+_ENDS = "the app-server is ending"
 
 # What answers requests, and what runs a turn. In this order.
 _TO_ANSWER = ("agent.rpc.methods", "agent.parts")
@@ -94,6 +95,7 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._methods: asyncio.Future[Methods] = self._loop.create_future()
         self._endpoint: asyncio.Future[ProxyEndpoint] = self._loop.create_future()
+        self._ends = False
         self._loading: asyncio.Task[None] | None = None
         self._others: asyncio.Task[Methods] | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -129,11 +131,13 @@ class App:
 
     async def aclose(self) -> None:
         """Stop turns, close sockets, stop the proxy; in this order."""
-        for task in (self._loading, self._others):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        self._give_up("the app-server is ending")
+        self._ends = True
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._others is not None:  # somebody may wait for them
+            await asyncio.gather(self._others, return_exceptions=True)
+        self._give_up(_ENDS)
         await self.end_turns()
         if self._runner is not None:
             self._runner.close()
@@ -151,17 +155,19 @@ class App:
         self._load()
         try:
             methods = await asyncio.shield(self._methods)
+            return methods.get(name) or (await self._other_methods()).get(name)
         except Unavailable as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
-        return methods.get(name) or (await self._other_methods()).get(name)
 
     async def _other_methods(self) -> Methods:
         if self._others is None:
+            if self._ends:
+                raise Unavailable(_ENDS, "other")
             self._others = asyncio.create_task(self._build_others())
         return await asyncio.shield(self._others)
 
     def _load(self) -> None:
-        if self._loading is None:
+        if self._loading is None and not self._ends:
             self._loading = asyncio.create_task(self._build())
 
     async def _build(self) -> None:

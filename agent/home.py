@@ -1,7 +1,7 @@
 """CODEX_HOME: where it is, and what we read there at start. Paths are texts: pathlib is a twelfth of the start."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -72,7 +72,7 @@ def override_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
     """The same with the `-c key=value` overrides applied. Raises HomeError for one without "="."""
     for override in overrides:
         _apply(config, override)
-    return config
+    return _by_the_newest(config, [override.partition("=")[0].strip() for override in overrides])
 
 
 def laid_over(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,14 @@ def laid_over(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str
                 _set(merged, [*parts, name], inner)
         else:
             _set(merged, parts, value)
-    return merged
+    return _by_the_newest(merged, request)
+
+
+def _by_the_newest(config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Of two ways to say what a thread may do, the one that was given last; of both at once, the profile (observed)."""
+    if "sandbox_mode" in given and "default_permissions" not in given:
+        config.pop("default_permissions", None)
+    return config
 
 
 def config_path(home: str) -> str:

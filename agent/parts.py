@@ -60,7 +60,7 @@ def make_tools(config: dict[str, Any], own_proxy: OwnProxy, home: str) -> tuple[
         environment = parse_environment_policy(config)
     except PolicyError as exc:
         raise Unavailable(str(exc), "other") from exc
-    confinement = Confinement(environment, options_of(config), own_proxy, without_secrets(os.environ, config), config)
+    confinement = Confinement(environment, own_proxy, without_secrets(os.environ, config), config)
     runner = Runner()
     patching = Patching(runner, confinement)
     rules = RuleFiles(Path(home) / "rules")

@@ -120,15 +120,12 @@ def _no_escalation(policy: str) -> Decision:
     return Decision(Verdict.REFUSE, text, is_whole=True)
 
 
-def decide_patch(policy: Any, *, inside: bool, allowed: bool) -> Decision:
+def decide_patch(policy: Any, *, inside: bool) -> Decision:
     """Whether a patch is applied.
 
     Args:
         inside: All that it touches may be written in the thread's sandbox.
-        allowed: The user has allowed patches of all these files for the session.
     """
-    if allowed:
-        return Decision(Verdict.RUN if inside else Verdict.RUN_FREE)
     if inside:
         # A yes does not let it out: what it goes through may become a link in the meantime.
         return Decision(Verdict.ASK if policy == "untrusted" else Verdict.RUN)

@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.core.steps import Notify
 from agent.core.thread import Thread
-from agent.core.views import limits_wire, usage_wire
+from agent.core.views import limits_wire, token_usage_wire
 from agent.model.limits import RateLimits
 from agent.model.wire import TokenUsage
 
@@ -53,11 +53,7 @@ class Meter:
 
     def _usage(self) -> Notify:
         thread = self._thread
-        usage = {
-            "total": usage_wire(thread.total),
-            "last": usage_wire(thread.last),
-            "modelContextWindow": self.window,
-        }
+        usage = token_usage_wire(thread.total, thread.last, self.window)
         told: dict[str, Any] = {"threadId": thread.id, "turnId": self._turn_id, "tokenUsage": usage}
         return Notify("thread/tokenUsage/updated", told)
 

@@ -53,7 +53,7 @@ class Pursuit:
 
     @property
     def is_active(self) -> bool:
-        """Whether turns follow one another by themselves."""
+        """Whether it is worked on."""
         return self.goal is not None and self.goal.status is GoalStatus.ACTIVE
 
     def first_items(self) -> list[Item]:

@@ -100,7 +100,7 @@ class Conversation:
                 self._publish("thread/realtime/closed", {"threadId": self._thread.id, "reason": "requested"})
             case Stop():
                 await self._end("requested")
-            case Lost() if step.live is not self._live:
+            case Lost() | Say() if step.live is not None and step.live is not self._live:
                 pass  # it was ended meanwhile
             case Lost(reason=None):
                 await self._end("transport_closed")
@@ -137,7 +137,7 @@ class Conversation:
         live.wants_response = live.responding
         if not live.responding:
             live.responding = True
-            self._steps.put(Say(lambda _: wire.RESPOND))
+            self._steps.put(Say(lambda _: wire.RESPOND, live=live))
 
     def _not_running(self) -> None:
         if self._thread.status == "idle":
@@ -258,7 +258,7 @@ class Conversation:
                 if live.wants_response and not event.active:
                     self._respond(live)
             case wire.Silent():
-                self._answer(event.call_id, "")
+                self._answer(live, event.call_id, "")
             case wire.Handoff():
                 self._hand_off(live, event)
             case wire.Failed():
@@ -288,22 +288,20 @@ class Conversation:
         except ThreadNotFound:
             return  # it is being unloaded
         except NotSteerable:
-            self._answer(event.id, wire.BUSY, respond=True)
+            self._answer(live, event.id, wire.BUSY, respond=True)
             return
         # A turn that the user typed is taken over; one that was handed on before has its answer to come.
         if started.begin is None and live.handoff is not None and live.session.version is Version.V2:
-            self._answer(event.id, wire.STEERED, respond=True)
+            self._answer(live, event.id, wire.STEERED, respond=True)
             return
         live.handoff, live.turn = event.id, started.wire["id"]
         if started.begin is not None:
             started.begin()
 
-    def _answer(self, call_id: str, text: str, *, respond: bool = False) -> None:
+    def _answer(self, live: Live, call_id: str, text: str, *, respond: bool = False) -> None:
         """Say what came of a call of v2; v1 has none."""
-        self._steps.put(
-            Say(lambda version: wire.output(call_id, text) if version is Version.V2 else None, respond=respond),
-            len(text),
-        )
+        if live.session.version is Version.V2:
+            self._steps.put(Say(lambda _: wire.output(call_id, text), respond, live), len(text))
 
     # What the agent says
 
@@ -320,7 +318,7 @@ class Conversation:
             case "turn/completed" if live is not None and params["turn"]["id"] == live.turn:
                 handoff, live.handoff, live.turn = live.handoff, None, None
                 if handoff is not None and live.wanted.handoffs and params["turn"]["status"] == "completed":
-                    self._answer(handoff, wire.FINISHED, respond=True)
+                    self._answer(live, handoff, wire.FINISHED, respond=True)
 
     def _tell_agent(self) -> None:
         """Let the model of the turn that starts know that a conversation has begun, or is over."""
@@ -341,7 +339,7 @@ class Conversation:
             return
         handoff = live.handoff if turn_id == live.turn else None
         final = item.get("phase") != "commentary"
-        said = Say(lambda version: wire.from_agent(version, handoff, text, final=final), respond=handoff is None)
+        said = Say(lambda version: wire.from_agent(version, handoff, text, final=final), handoff is None, live)
         self._steps.put(said, len(text))
 
     async def aclose(self) -> None:

@@ -11,10 +11,16 @@ from agent.model.realtime_wire import Message, Session, Version
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Send what this makes for the version that is spoken; nothing, if it makes None."""
+    """Send what this makes for the version that is spoken; nothing, if it makes None.
+
+    Args:
+        respond: And have the model respond to it.
+        live: The conversation that it is for, as one that a client asks for is for whichever there is.
+    """
 
     make: Callable[[Version], Message | None]
-    respond: bool = False  # and have the model respond to it
+    respond: bool = False
+    live: "Live | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class StoredTurn:
         compacted: What the history was when it began, if it was compacted since.
         total, last: The thread's tokens when it ended.
         model: The one that was to answer.
+        after: The one that had answered last before.
     """
 
     wire: dict[str, Any]
@@ -49,6 +50,7 @@ class StoredTurn:
     total: TokenUsage = field(default_factory=TokenUsage)
     last: TokenUsage = field(default_factory=TokenUsage)
     model: str | None = None
+    after: str | None = None
 
     def before(self, history: list[Item]) -> list[Item]:
         """The history when the turn began, given what has become of it."""
@@ -185,7 +187,7 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
             thread.calls |= _calls_in((item,))
         case "turn_started":
             turn = StoredTurn(_object(payload["turn"]), [], len(thread.history), total=thread.total, last=thread.last)
-            turn.model = payload.get("model")
+            turn.model, turn.after = payload.get("model"), thread.meta.get("answered_by")
             thread.turns.append(turn)
         case "thread_item":
             _object(payload["item"])["type"]
@@ -204,6 +206,7 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
             if thread.turns:
                 thread.turns[-1].total, thread.turns[-1].last = thread.total, thread.last
         case "read_state":
+            _object(_object(payload).get("firstUnread") or {})
             thread.read_state = payload
         case "thread_updated":
             thread.meta |= _object(payload)
@@ -220,6 +223,7 @@ def _apply(thread: StoredThread, turn: StoredTurn | None, kind: str, payload: An
                 if known.wire["id"] == payload["turn_id"]:
                     thread.history = known.before(thread.history)
                     thread.calls = _calls_in(thread.history)
+                    thread.meta["answered_by"] = known.after
                     thread.reverted |= {one.wire["id"] for one in thread.turns[index:]}
                     del thread.turns[index:]
                     break
@@ -255,7 +259,7 @@ def entries(history: Sequence[Item], turns: Sequence[StoredTurn]) -> Iterator[tu
 
 
 def _entries_of(turn: StoredTurn) -> Iterator[tuple[str, Any]]:
-    yield TURN_STARTED, {"turn": turn.wire}
+    yield TURN_STARTED, {"turn": turn.wire, "model": turn.model}
     for item in turn.items:
         yield ITEM, {"turn_id": turn.wire["id"], "item": item}
     yield USAGE, usage_payload(turn.total, turn.last)

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from agent.core import rollout
 from agent.core.calls_at_work import CallsAtWork
 from agent.core.chronicle import Chronicle
+from agent.core.compaction import estimated_tokens
 from agent.core.goals import Goal
 from agent.core.grounding import Grounding
 from agent.core.pursuit import Pursuit
@@ -36,14 +37,12 @@ from agent.core.steps import (
 )
 from agent.core.store import Journal
 from agent.core.surroundings import (
-    ModelFacts,
     ModelSession,
     NothingToAdd,
     NotSteerable,
     Opening,
     StartedTurn,
     Surroundings,
-    ThreadNotFound,
     TurnNotRunning,
     TurnPlace,
     now_ms,
@@ -55,8 +54,6 @@ from agent.core.user_commands import UserCommands
 from agent.features import is_on
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.wire import Item
-
-__all__ = ["ModelFacts", "ModelSession", "NothingToAdd", "Running", "ThreadNotFound", "TurnNotRunning"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +108,18 @@ class Running:
 
     def pursue(self) -> None:
         """Begin a turn for the goal, if there is one to pursue and nothing else runs."""
-        wanted = is_on(self.thread.config_over(self._around.config), "goals")
-        if self._turn is not None or self._closed or not self.pursuit.is_active or not wanted:
+        if self._turn is not None or self._closed or not self._pursues:
             return
         started = self.start_turn([], {}, None, None, lambda thread: None, cause="goal")
         for item in self.pursuit.first_items():
             self._say(item)
         if started.begin is not None:
             started.begin()
+
+    @property
+    def _pursues(self) -> bool:
+        """Whether turns follow one another by themselves."""
+        return self.pursuit.is_active and is_on(self.thread.config_over(self._around.config), "goals")
 
     @property
     def is_busy(self) -> bool:
@@ -167,10 +168,14 @@ class Running:
         if (after := thread.meta()) != before and self.chronicle.is_on_disk:
             changed = {name: value for name, value in after.items() if before[name] != value}
             self.chronicle.write(rollout.UPDATED, changed)
-        same = thread.answered_by in (None, thread.model) or not thread.history
-        turn = self._new_turn(content, item, client_id, former_model=None if same else thread.answered_by)
+        turn = self._new_turn(content, item, client_id, former_model=self._former_model())
         turn.cause = cause
         return self._begun(turn, output_schema)
+
+    def _former_model(self) -> str | None:
+        """Who made the history, if it was another than is asked now."""
+        same = self.thread.answered_by in (None, self.thread.model) or not self.thread.history
+        return None if same else self.thread.answered_by
 
     def start_compaction(self) -> StartedTurn:
         """Compact the history in a turn of its own."""
@@ -202,13 +207,14 @@ class Running:
         """Take back a turn and all after it; see `agent.core.session.Core.revert`."""
         self._replaced()
         self.thread.history[:] = turn.before(self.thread.history)
-        self.thread.context_tokens = 0
+        self.thread.context_tokens = estimated_tokens(self.thread.history)
+        self.thread.answered_by = turn.after
         self.chronicle.write(rollout.REVERTED, {"turn_id": turn.wire["id"]})
 
     def start_command(self, command: str, timeout_ms: int | None) -> Callable[[], object]:
         """Run a command of the user, beside the turn that runs or in one of its own; what is returned starts it."""
         if self._turn is None:
-            turn = self._turn = self._new_turn([], {}, None, of_user=True)
+            turn = self._turn = self._new_turn([], {}, None, of_user=True, former_model=self._former_model())
             return lambda: self._drive(turn, lambda: self._begin_command(turn, command, timeout_ms), None)
         turn = self._turn
         return lambda: self._own(asyncio.create_task(self._command(turn, command, timeout_ms)))
@@ -390,7 +396,7 @@ class Running:
                 case Notify():
                     if end is not None and command.method in _LAST_WORDS:
                         self.pursuit.turn_ends(end.status, _failure(commands))
-                        goes_on, end = end.status == "completed" and self.pursuit.is_active, None
+                        goes_on, end = end.status == "completed" and self._pursues, None
                     if not (goes_on and command.method == "thread/readState/changed"):  # it is not over yet (observed)
                         self.chronicle.publish(command.method, command.params)
                 case Record():

@@ -28,7 +28,7 @@ from agent.core.surroundings import (
 )
 from agent.core.thread import Thread, thread_of
 from agent.core.tooling import ToolBox
-from agent.core.views import usage_wire
+from agent.core.views import token_usage_wire
 from agent.model.provider import Provider
 from agent.model.wire import Item, TokenUsage
 
@@ -47,7 +47,7 @@ class Core:
         ask: Asks the followers of a thread, and gives the first answer: (thread id, method, params).
         tools: What the model may call.
         store: Where threads that are not ephemeral are kept.
-        config: config.toml with the overrides, for what the AGENTS.md files are.
+        config: config.toml with the overrides; what a thread has of its own comes before it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Core:
         self._around = Surroundings(facts, self._tell, installation_id, ask, tools, store.home, config or {})
         self.store = store
         self._threads: dict[str, Running] = {}
-        self._closing: dict[str, asyncio.Future[None]] = {}  # done when they are closed
+        self._closing: dict[str, asyncio.Task[bool]] = {}  # done when they are closed
         self._ends = False
 
     async def instructions(self, thread: Thread) -> Instructions:
@@ -188,7 +188,7 @@ class Core:
         kept = source.turns
         if before_turn is not None:
             index = next(number for number, turn in enumerate(kept) if turn.wire["id"] == before_turn)
-            thread.history = kept[index].before(source.history)
+            thread.history, thread.answered_by = kept[index].before(source.history), kept[index].after
             kept = kept[:index]
         else:
             thread.history = list(source.history)
@@ -203,11 +203,17 @@ class Core:
             journal.write(kind, payload)
 
     async def unload(self, thread_id: str) -> bool:
-        """Stop the thread and let go of its file; False if it was not loaded, or somebody else has unloaded it."""
-        if (closed := self._closing.get(thread_id)) is not None:
-            await asyncio.wait({closed})
+        """Stop the thread and let go of its file; False if it was not loaded, or somebody else has unloaded it.
+
+        Once begun it is done to the end, also where whoever wanted it does not wait any more.
+        """
+        if (closing := self._closing.get(thread_id)) is not None:
+            await asyncio.wait({closing})
             return False
-        closed = self._closing[thread_id] = asyncio.get_running_loop().create_future()
+        closing = self._closing[thread_id] = asyncio.create_task(self._close(thread_id))
+        return await asyncio.shield(closing)
+
+    async def _close(self, thread_id: str) -> bool:
         try:
             if (companion := self._companions.pop(thread_id, None)) is not None:
                 await companion.aclose()
@@ -218,7 +224,6 @@ class Core:
             return True
         finally:
             del self._closing[thread_id]
-            closed.set_result(None)
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -270,11 +275,7 @@ class Core:
             ThreadNotFound: It is not loaded.
         """
         thread = self._running(thread_id).thread
-        usage = {
-            "total": usage_wire(thread.total),
-            "last": usage_wire(thread.last),
-            "modelContextWindow": self._around.facts(thread).usable_window,
-        }
+        usage = token_usage_wire(thread.total, thread.last, self._around.facts(thread).usable_window)
         return {"threadId": thread_id, "turnId": turn_id, "tokenUsage": usage}
 
     def thread(self, thread_id: str) -> Thread:
@@ -371,11 +372,9 @@ class Core:
         return self._running(thread_id).interrupt(turn_id)
 
     async def aclose(self) -> None:
-        """Stop all turns and close all sockets; no turn begins any more."""
+        """Unload all threads; no turn begins any more."""
         self._ends = True
-        companions, self._companions = self._companions, {}
-        await asyncio.gather(*(companion.aclose() for companion in companions.values()))
-        await asyncio.gather(*(running.aclose() for running in self._threads.values()))
+        await asyncio.gather(*map(self.unload, {*self._threads, *self._closing}))
 
     def _running(self, thread_id: str) -> "Running":
         running = self._threads.get(thread_id)

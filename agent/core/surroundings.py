@@ -108,7 +108,7 @@ class Surroundings:
         ask: Asks the followers of a thread: (thread id, method, params).
         tools: What the model may call.
         home: CODEX_HOME.
-        config: config.toml with the overrides, for what the AGENTS.md files are.
+        config: config.toml with the overrides; what a thread has of its own comes before it.
     """
 
     facts: Callable[[Thread], ModelFacts]

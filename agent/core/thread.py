@@ -88,7 +88,7 @@ class Thread:
         effort: None for the model's default.
         created_at: Unix seconds.
         history: Responses items, oldest first.
-        context_tokens: How many tokens the last request had, as far as the service has said.
+        context_tokens: About how many tokens it is now: what the service counted last, and outputs since then.
         window: How often it was compacted.
         answered_by: The model that answered last; None before the first answer.
         first_unread: The oldest turn that no client has marked as read.

@@ -148,10 +148,11 @@ class Turn:
     def start(self, now_ms: int) -> list[TurnCommand]:
         """The first commands."""
         told = self._tell_start(now_ms)
+        return told if self.of_user else [*told, *self._ask_first(now_ms)]
+
+    def _ask_first(self, now_ms: int) -> list[TurnCommand]:
         compacts = self._compacts or self._is_full() or self._former_model is not None
-        if self.of_user:
-            return told
-        return [*told, *(self._compact(now_ms) if compacts else [*self._inputs.take(now_ms), Sample()])]
+        return self._compact(now_ms) if compacts else [*self._inputs.take(now_ms), Sample()]
 
     def _tell_start(self, now_ms: int) -> list[TurnCommand]:
         self._started_ms = now_ms
@@ -194,7 +195,7 @@ class Turn:
             case CommandEnded():
                 self.of_user = False
                 if self._inputs:
-                    return [*self._inputs.take(now_ms), Sample()]
+                    return self._ask_first(now_ms)
                 return [self._status("idle"), *self._finish("completed", now_ms)]
             case Interrupted():
                 self._calls.abort(now_ms)
@@ -362,10 +363,9 @@ class Turn:
         if compaction is not None and not compaction.in_words:
             reason = f"Error running remote compact task: {reason}"
         error = error_wire(reason, info)
+        first = [] if compaction is None else self._inputs.take(now_ms)  # it has not come to that yet (observed)
         return [
-            *(
-                [] if compaction is None else self._inputs.take(now_ms)
-            ),  # a compaction has not come to it yet (observed)
+            *first,
             self._status("systemError"),
             Notify("error", {"error": error, "willRetry": False, **self._about}),
             *self._inputs.take(now_ms),

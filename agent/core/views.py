@@ -96,7 +96,12 @@ def error_wire(text: str, info: Any, details: str | None = None) -> dict[str, An
     return {"message": text, "codexErrorInfo": info, "additionalDetails": details, "misalignment": None}
 
 
-def usage_wire(usage: TokenUsage) -> dict[str, int]:
+def token_usage_wire(total: TokenUsage, last: TokenUsage, window: int) -> dict[str, Any]:
+    """What a thread has used, and its last response, as clients see it; `window` as in `agent.core.meter.Meter`."""
+    return {"total": _usage(total), "last": _usage(last), "modelContextWindow": window}
+
+
+def _usage(usage: TokenUsage) -> dict[str, int]:
     return {
         "totalTokens": usage.total,
         "inputTokens": usage.input,

@@ -222,6 +222,9 @@ class HttpClient:
             raise StreamBroken("idle timeout waiting for SSE") from exc
         except aiohttp.ClientHttpProxyError as exc:
             raise refused_by_proxy(_host(url), exc.status) from exc
+        except aiohttp.ClientConnectorError as exc:
+            where = f"{exc.host}:{exc.port}"
+            raise StreamBroken(f"the request broke off (no connection to {where}: {type(exc).__name__})") from exc
         except (OSError, aiohttp.ClientError) as exc:
             raise StreamBroken(f"the request broke off ({type(exc).__name__})") from exc
 

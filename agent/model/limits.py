@@ -92,8 +92,8 @@ def limits_of_event(event: Mapping[str, Any]) -> RateLimits:
         raise TypeError("a plan and a limit are names")
     credits = None
     if bought is not None:
-        balance = bought.get("balance")
-        credits = Credits(bool(bought["has_credits"]), bool(bought["unlimited"]), balance and str(balance))
+        balance = None if bought.get("balance") is None else str(bought["balance"])
+        credits = Credits(bool(bought["has_credits"]), bool(bought["unlimited"]), balance)
     limit_id = limit_id.strip().lower().replace("-", "_")
     return RateLimits(_told(told.get("primary")), _told(told.get("secondary")), credits, plan, limit_id)
 

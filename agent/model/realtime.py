@@ -4,7 +4,6 @@ The proxy stamps the call, and gives its sideband the same value again (`proxy/r
 """
 
 import asyncio
-import contextlib
 import json
 import re
 import secrets
@@ -20,7 +19,7 @@ from agent.model.failures import StreamBroken, Unavailable, UpgradeRefused, Upst
 from agent.model.http import RETRY_DELAY_S
 from agent.model.provider import OPENAI, is_header_value
 from agent.model.realtime_wire import Caller, Message, Session, Version
-from agent.model.websocket import CLOSE_TIMEOUT_S, connected
+from agent.model.websocket import close, connected
 
 # The longest event that is read, in bytes; a second of audio has 64 KiB.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -189,14 +188,8 @@ class RealtimeSocket:
             yield frame
 
     async def aclose(self) -> None:
-        """Close with code 1000; waits a second for the answer."""
-        try:
-            # A deadline of our own: the library's begins once the service has read all that was sent before.
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._connection.close()
-        finally:
-            self._connection.transport.abort()
+        """As `agent.model.websocket.close` does it."""
+        await close(self._connection)
 
 
 def _how(exc: ConnectionClosed) -> str:

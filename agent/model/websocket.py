@@ -70,6 +70,17 @@ async def connected(
         raise StreamBroken(f"the WebSocket handshake failed ({type(exc).__name__})") from exc
 
 
+async def close(connection: ClientConnection) -> None:
+    """Close with code 1000; waits a second for the answer, and not for what was sent before to be read."""
+    try:
+        # A deadline of our own: the library's begins once the service has read all that was sent before.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await connection.close()
+    finally:
+        connection.transport.abort()
+
+
 class ResponsesSocket:
     """An open socket; one response at a time.
 
@@ -119,9 +130,8 @@ class ResponsesSocket:
             raise StreamBroken(f"the WebSocket was closed ({reason})") from exc
 
     async def aclose(self) -> None:
-        """Close with code 1000; waits a second for the answer."""
-        with contextlib.suppress(Exception):
-            await self._connection.close()
+        """As `close` does it."""
+        await close(self._connection)
 
     def abort(self) -> None:
         """Drop the connection at once: a response is still streaming and nobody wants it."""

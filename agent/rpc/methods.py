@@ -3,16 +3,14 @@
 import asyncio
 import copy
 import importlib
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from agent.auth import Account, Auth, AuthFailed, NotSignedIn
 from agent.core.ids import parse_uuid
-from agent.core.running import NothingToAdd, ThreadNotFound, TurnNotRunning
 from agent.core.session import Core
-from agent.core.surroundings import NotSteerable
+from agent.core.surroundings import NothingToAdd, NotSteerable, ThreadNotFound, TurnNotRunning
 from agent.core.thread import BASE_INSTRUCTIONS, Thread, ThreadDefaults, sandbox_policy
 from agent.core.views import error_wire
 from agent.home import laid_over
@@ -25,7 +23,7 @@ from agent.rpc.handshake import PROTOCOL_VERSION
 from agent.rpc.input import check_dynamic_tools, check_input, check_length, user_message
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
 from agent.rpc.messages import AccountRead, ModelList, ThreadStart, TurnInterrupt, TurnStart, TurnSteer
-from agent.rpc.permissions import READ_ONLY, assign, check_combined, check_environments, configured
+from agent.rpc.permissions import READ_ONLY, absolute, assign, check_combined, check_environments, configured
 from agent.rpc.review_methods import ReviewMethods
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
 from agent.rpc.shell_methods import ShellMethods
@@ -89,6 +87,7 @@ class AgentMethods:
                 self._now_s,
                 self._config,
                 self._defaults,
+                self._settle,
             ).table(),
         }
 
@@ -151,7 +150,8 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"project not found: {params.project_id}")
         defaults = await self._defaults(params.config, params.model_provider)
         config = laid_over(self._config, params.config) if params.config else self._config
-        profile, is_untrusted = configured(config, _absolute(params.cwd))
+        cwd = absolute(params.cwd)
+        profile, is_untrusted = configured(config, cwd)
         profile = params.permissions or profile
         by_profile = params.permissions is not None or "default_permissions" in config
         sandbox = params.sandbox or (None if by_profile else defaults.sandbox_mode)
@@ -160,7 +160,7 @@ class AgentMethods:
             policy = "untrusted"
         thread = Thread(
             id=self._core.new_id(),
-            cwd=_absolute(params.cwd),
+            cwd=cwd,
             model=params.model or defaults.model or self._models.known.default,
             originator=self._originator(),
             approval_policy=params.approval_policy or policy or "on-request",
@@ -173,6 +173,7 @@ class AgentMethods:
             effort=defaults.effort,
             summary=defaults.summary,
             verbosity=defaults.verbosity or "low",
+            service_tier=params.service_tier or defaults.service_tier,
             ephemeral=params.ephemeral,
             source=params.thread_source,
             dynamic_tools=params.dynamic_tools,
@@ -182,18 +183,9 @@ class AgentMethods:
         )
         if sandbox is None and profile != READ_ONLY:
             assign(thread, profile, config)
-        instructions = await self._core.instructions(thread)
-        notice = notice_of_request(laid_over({}, params.config))
-        if notice is not None:
+        if (notice := notice_of_request(laid_over({}, params.config))) is not None:
             connection.notify("configWarning", {"summary": notice, "details": None})
-        warnings = [one for one in (self._config_notice, notice) if one is not None] + list(instructions.warnings)
-        tier = _tier(params.service_tier or defaults.service_tier)
-        if tier is not None:
-            catalog = await self._catalog(thread.model)
-            thread.service_tier = tier if catalog.has_tier(thread.model, tier) else None
-            if thread.service_tier is None:
-                text = f"is not advertised as supported for model `{thread.model}` and will be omitted from requests."
-                warnings.append(f"Configured service tier `{tier}` {text}")
+        sources, warnings = await self._settle(thread, params.config)
         self._core.add(thread)
         self._connections.subscribe(thread.id, connection)
 
@@ -203,7 +195,26 @@ class AgentMethods:
                 self._connections.publish(thread.id, "warning", {"threadId": thread.id, "message": warning})
             self._core.prewarm(thread.id)
 
-        return Answer(thread.settings_wire(list(instructions.sources)), then)
+        return Answer(thread.settings_wire(sources), then)
+
+    async def _settle(self, thread: Thread, own: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """The files of instructions of a thread that is begun or taken up, and what its followers are warned of.
+
+        A service tier that its model is not offered in is taken from it.
+
+        Args:
+            own: The `config` of the request.
+        """
+        instructions = await self._core.instructions(thread)
+        notices = self._config_notice, notice_of_request(laid_over({}, own))
+        warnings = [one for one in notices if one is not None] + list(instructions.warnings)
+        if (tier := _tier(thread.service_tier)) is not None:
+            catalog = await self._catalog(thread.model)
+            thread.service_tier = tier if catalog.has_tier(thread.model, tier) else None
+            if thread.service_tier is None:
+                text = f"is not advertised as supported for model `{thread.model}` and will be omitted from requests."
+                warnings.append(f"Configured service tier `{tier}` {text}")
+        return list(instructions.sources), warnings
 
     async def _catalog(self, slug: str) -> Catalog:
         """The models that are known; the service is asked first for one that ours does not list."""
@@ -238,6 +249,7 @@ class AgentMethods:
         check_length(params.input)
         check_combined(params.permissions, params.sandbox_policy, "sandboxPolicy")
         check_environments(params.environments)
+        absolute(params.cwd)  # for nothing: it may be no path
         model = params.model or thread.model
         if not (await self._catalog(model)).lists(model):
             text = "Defaulting to fallback metadata; this can degrade performance and cause issues."
@@ -305,7 +317,7 @@ class AgentMethods:
     def _override(self, thread: Thread, params: TurnStart) -> None:
         """Overrides of a turn hold for the later turns of the thread too."""
         if params.cwd is not None:
-            thread.cwd = _absolute(params.cwd)
+            thread.cwd = absolute(params.cwd)
         if params.approval_policy is not None:
             thread.approval_policy = params.approval_policy
         if params.sandbox_policy is not None:
@@ -330,11 +342,6 @@ class AgentMethods:
             raise RequestFailed(INVALID_REQUEST, f"invalid thread id: {exc}") from exc
         except ThreadNotFound as exc:
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {exc}") from exc
-
-
-def _absolute(path: str | None) -> str:
-    """Against the directory the server was started in; it need not exist."""
-    return os.path.abspath(path or ".")
 
 
 def _tier(name: str | None) -> str | None:

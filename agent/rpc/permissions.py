@@ -8,11 +8,19 @@ from agent.core.trust import trust_level
 from agent.rpc.jsonrpc import INVALID_REQUEST, RequestFailed
 from agent.sandbox.environment import parse_environment_policy
 from agent.sandbox.host import places
+from agent.sandbox.paths import flaw
 from agent.sandbox.policy import Network, PolicyError, resolve
 from agent.sandbox.profile_toml import default_profile, named_profile
 
 READ_ONLY = ":read-only"
 WORKSPACE = ":workspace"
+
+
+def absolute(path: str | None) -> str:
+    """Against the directory the server was started in; it need not exist. Raises RequestFailed: it cannot."""
+    if (problem := flaw(path or "")) is not None:
+        raise RequestFailed(INVALID_REQUEST, f"cwd has {problem}")
+    return os.path.abspath(path or ".")
 
 
 def assign(thread: Thread, name: str, config: dict[str, Any]) -> None:

@@ -194,10 +194,12 @@ class AppServer:
 
     def _order(self, request: Request) -> AbstractAsyncContextManager[object]:
         """What to wait for before a request is handled, and to keep others out of until it is."""
-        thread_id = request.params.get("threadId") if isinstance(request.params, dict) else None
-        if request.method not in _IN_ORDER or not isinstance(thread_id, str):
+        if request.method not in _IN_ORDER or not isinstance(request.params, dict):
             return nullcontext()
-        return self._orders.setdefault(thread_id, asyncio.Lock())
+        named = request.params.get("path") or request.params.get("threadId")  # a file's name ends with the id
+        if not isinstance(named, str):
+            return nullcontext()
+        return self._orders.setdefault(named.removesuffix(".jsonl")[-36:].lower(), asyncio.Lock())
 
     async def _answer(self, connection: Connection, request: Request, initialized: bool) -> Answer:
         # Parsed before the check for `initialize`, as in the original.

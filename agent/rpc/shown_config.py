@@ -11,10 +11,10 @@ from agent.unknown_keys import KNOWN, TABLES
 # Ours; nothing in it is a client's business, and credentials of the proxy may be.
 _OUR_TABLE = "countersign"
 _HIDDEN = "(not shown)"
-# Of model providers and of what else reaches out: a text, tables of texts, and addresses that may have credentials.
-_SECRET_TEXTS = ("experimental_bearer_token",)
-_SECRET_TABLES = ("http_headers", "query_params", "headers", "env")
-_ADDRESSES = ("base_url", "openai_base_url", "url")
+# How the names of texts end, and of addresses that may have credentials; and tables of texts, environments among them.
+_SECRET_TEXTS = ("token", "secret", "password", "api_key")
+_ADDRESSES = ("url", "endpoint")
+_SECRET_TABLES = ("http_headers", "query_params", "headers", "env", "set")
 
 # What counts here where nobody says anything; of the original's defaults those that are true of us.
 _DEFAULTS: dict[str, Any] = {
@@ -60,8 +60,9 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return {key: _HIDDEN if hides else without_secrets(one, key) for key, one in value.items()}
     if isinstance(value, list):
         return [without_secrets(one, name) for one in value]
-    if isinstance(value, str) and (name in _SECRET_TEXTS or (name in _ADDRESSES and ("@" in value or "?" in value))):
-        return _HIDDEN
+    if isinstance(value, str):
+        has_credentials = name.endswith(_ADDRESSES) and ("@" in value or "?" in value)
+        return _HIDDEN if has_credentials or name.endswith(_SECRET_TEXTS) else value
     return value
 
 

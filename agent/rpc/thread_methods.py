@@ -10,12 +10,11 @@ from agent.core.git_info import git_info
 from agent.core.rollout import StoredThread, StoredTurn
 from agent.core.session import Core
 from agent.core.store import Found, StoreFailed, ThreadArchived, ThreadBusy, ThreadNotStored
-from agent.core.thread import SANDBOX_POLICIES, Thread, thread_of
+from agent.core.thread import Thread, thread_of
 from agent.rpc.goal_methods import Goals
 from agent.rpc.jsonrpc import INTERNAL_ERROR, INVALID_REQUEST, RequestFailed
-from agent.rpc.permissions import assign, check_combined
 from agent.rpc.server import Answer, Connection, Connections, Method, Methods
-from agent.rpc.thread_config import Defaults, configuring
+from agent.rpc.thread_config import Defaults, Settle, configuring
 from agent.rpc.thread_pages import (
     TAKES_UP_ALL_TURNS,
     checked_id,
@@ -45,6 +44,7 @@ class ThreadMethods:
         now_s: Any,
         config: dict[str, Any],
         defaults: Defaults,
+        settle: Settle,
     ) -> None:
         self._core = core
         self._connections = connections
@@ -52,6 +52,7 @@ class ThreadMethods:
         self._now_s = now_s
         self._config = config
         self._defaults = defaults
+        self._settle = settle
         self._goals = Goals(core, connections, config)
 
     def table(self) -> Methods:
@@ -74,8 +75,7 @@ class ThreadMethods:
 
     async def _resume(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         thread_id = id_of(wanted)
-        check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
-        configure = await configuring(self._config, wanted.get("config") or {}, self._defaults)
+        configure = await configuring(self._config, wanted, self._defaults)
         loaded = self._core.is_loaded(thread_id)
         if wanted.get("history") is not None:
             text = "a thread cannot be resumed with a history of the client's by countersign; start one and inject it"
@@ -91,14 +91,20 @@ class ThreadMethods:
         except StoreFailed as exc:
             raise RequestFailed(INTERNAL_ERROR, str(exc)) from exc
         self._connections.touch(thread_id)  # it will be followed: it must not be unloaded in between
-        if not loaded:
+        warnings: list[str] = []
+        if loaded:
+            sources = list((await self._core.instructions(thread)).sources)
+        else:
             before = thread.meta()
-            configure(thread)
-            self._override(thread, wanted)
+            try:
+                configure(thread)
+            except RequestFailed:  # or it would stay as it was for the next that takes it up
+                await self._core.unload(thread_id)
+                raise
+            sources, warnings = await self._settle(thread, wanted.get("config") or {})
             changed = {name: value for name, value in thread.meta().items() if before[name] != value}
             if changed:
                 self._core.write(thread_id, rollout.UPDATED, changed)
-        sources = await self._sources(thread)
         stored = await self._stored(thread_id)  # last: what is told from here on reaches the client
         if not self._core.is_loaded(thread_id):
             text = f"thread {thread_id}: it was unloaded while it was read; retry thread/resume"
@@ -113,6 +119,8 @@ class ThreadMethods:
         if not wanted.get("excludeTurns"):
             connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
             answer["thread"]["turns"] = [turn_wire(turn, "full") for turn in stored.turns]
+        for warning in warnings:
+            connection.notify("warning", {"threadId": thread_id, "message": warning})
         if not loaded:
             self._tell_status(thread_id, "idle")
         self._connections.subscribe(thread_id, connection)
@@ -122,7 +130,7 @@ class ThreadMethods:
             connection.notify("warning", {"threadId": thread_id, "message": message})
 
         def then() -> None:
-            if not wanted.get("excludeTurns"):
+            if not loaded or not wanted.get("excludeTurns"):
                 self._tell_usage(connection, thread_id, stored.turns)
             if not loaded:
                 self._core.prewarm(thread_id)
@@ -137,8 +145,7 @@ class ThreadMethods:
 
     async def _fork(self, connection: Connection, wanted: dict[str, Any]) -> Answer:
         source_id = id_of(wanted)
-        check_combined(wanted.get("permissions"), wanted.get("sandbox"), "sandbox")
-        configure = await configuring(self._config, wanted.get("config") or {}, self._defaults)
+        configure = await configuring(self._config, wanted, self._defaults)
         if wanted.get("beforeTurnId") is not None and wanted.get("lastTurnId") is not None:
             raise RequestFailed(INVALID_REQUEST, "`beforeTurnId` cannot be combined with `lastTurnId`")
         found = await self._found(source_id)
@@ -151,15 +158,15 @@ class ThreadMethods:
         thread = thread_of({**stored.meta, "id": self._core.new_id(), "created_at": self._now_s()})
         thread.forked_from, thread.source = source_id, wanted.get("threadSource")
         thread.ephemeral = bool(wanted.get("ephemeral"))
-        thread.model = self._default_model()
         thread.provider = new_provider(self._config, wanted)
         thread.model_provider = thread.provider.id
-        configure(thread)
-        self._override(thread, wanted)
+        configure(thread, is_new=True)
+        thread.model = thread.model or self._default_model()
+        sources, warnings = await self._settle(thread, wanted.get("config") or {})
         thread.git_info = None if thread.ephemeral else await asyncio.to_thread(git_info, thread.cwd)
         self._core.fork(stored, thread, before)
         self._connections.subscribe(thread.id, connection)
-        answer = thread.settings_wire(await self._sources(thread))
+        answer = thread.settings_wire(sources)
         kept = list(itertools.takewhile(lambda turn: turn.wire["id"] != before, stored.turns))
         if not wanted.get("excludeTurns"):
             connection.notify("deprecationNotice", TAKES_UP_ALL_TURNS)
@@ -169,12 +176,11 @@ class ThreadMethods:
             if not wanted.get("excludeTurns"):
                 self._tell_usage(connection, thread.id, kept)
             self._connections.broadcast("thread/started", {"thread": thread.wire()})
+            for warning in warnings:
+                self._connections.publish(thread.id, "warning", {"threadId": thread.id, "message": warning})
             self._core.prewarm(thread.id)
 
         return Answer(answer, then)
-
-    async def _sources(self, thread: Thread) -> list[str]:
-        return list((await self._core.instructions(thread)).sources)
 
     async def _stored(self, thread_id: str) -> StoredThread:
         try:
@@ -349,30 +355,11 @@ class ThreadMethods:
         }
         return Answer(answer, lambda: self._connections.broadcast("thread/reverted", {"threadId": thread.id}))
 
-    def _override(self, thread: Thread, wanted: dict[str, Any]) -> None:
-        for name, attribute in _OVERRIDES.items():
-            if wanted.get(name) is not None:
-                setattr(thread, attribute, wanted[name])
-        if wanted.get("sandbox") is not None:
-            thread.sandbox, thread.profile = dict(SANDBOX_POLICIES[wanted["sandbox"]]), None
-        if wanted.get("permissions") is not None:
-            assign(thread, wanted["permissions"], thread.config_over(self._config))
-
     def _loaded(self, given_id: str) -> Thread:
         thread_id = checked_id(given_id)
         if not self._core.is_loaded(thread_id):
             raise RequestFailed(INVALID_REQUEST, f"thread not found: {thread_id}")
         return self._core.thread(thread_id)
-
-
-_OVERRIDES = {
-    "model": "model",
-    "approvalPolicy": "approval_policy",
-    "baseInstructions": "base_instructions",
-    "developerInstructions": "developer_instructions",
-    "serviceTier": "service_tier",
-    "cwd": "cwd",
-}
 
 
 def _first_left_out(stored: StoredThread, wanted: dict[str, Any]) -> str | None:

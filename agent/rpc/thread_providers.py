@@ -27,12 +27,12 @@ def former_provider(config: Mapping[str, Any], wanted: Mapping[str, Any], name: 
     Raises:
         RequestFailed: It is gone, another one is wanted, or one of them is not in order; the texts are the original's.
     """
-    if wanted.get("modelProvider") not in (None, name):
-        raise _not_loaded(
-            f"Cannot change this thread's model provider from `{name}` to `{wanted['modelProvider']}` on resume."
-        )
+    own = wanted.get("config") or {}
+    other = wanted.get("modelProvider") or laid_over({}, own).get("model_provider") or name
+    if other != name:
+        raise _not_loaded(f"Cannot change this thread's model provider from `{name}` to `{other}` on resume.")
     try:
-        return provider_of(laid_over(config, wanted.get("config") or {}), name)
+        return provider_of(laid_over(config, own), name)
     except ProviderNotFound as exc:
         text = (
             f"This chat uses model provider “{name}”, which is no longer configured. "

@@ -16,6 +16,7 @@ import sys
 from agent.sandbox.choice import Choice
 from agent.sandbox.frozen import frozen
 from agent.tools.patch import AddFile, DeleteFile, Patch, PatchError, UpdateFile, apply_chunks, parse
+from agent.tools.places import check_place, remove_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,25 +100,26 @@ def apply(patch: Patch, cwd: str, places: Mapping[str, tuple[str, str]] | None =
     if not patch.hunks:
         raise PatchNotApplied("No files were modified.")
     changes: list[Change] = []
+    pinned = places is not None
     for hunk in patch.hunks:
         try:
             path, name = _placed(hunk.path, cwd, places)
             match hunk:
                 case AddFile():
-                    _write(path, hunk.content)
+                    _write(path, hunk.content, pinned)
                     changes.append(Change(ChangeKind.ADDED, hunk.path))
                 case DeleteFile():
-                    _delete(name)
+                    _delete(name, pinned)
                     changes.append(Change(ChangeKind.DELETED, hunk.path))
                 case UpdateFile(move_to=None):
-                    _write(path, apply_chunks(_read(path), hunk.chunks, _shown(path)))
+                    _write(path, apply_chunks(_read(path), hunk.chunks, _shown(path)), pinned)
                     changes.append(Change(ChangeKind.MODIFIED, hunk.path))
                 case UpdateFile(move_to=str(move_to)):
                     content = apply_chunks(_read(path), hunk.chunks, _shown(path))
                     destination, _ = _placed(move_to, cwd, places)
-                    _write(destination, content)
+                    _write(destination, content, pinned)
                     changes.append(Change(ChangeKind.MODIFIED, move_to))
-                    _remove_moved(name, destination)
+                    _remove_moved(name, destination, pinned)
         except (_HunkFailed, PatchError) as exc:
             raise PatchNotApplied(str(exc), changes) from exc
     return Applied(tuple(changes))
@@ -160,12 +162,12 @@ def _why(exc: OSError) -> str:
     return f"{MUSL_WORDS.get(exc.errno) or os.strerror(exc.errno)} (os error {exc.errno})"
 
 
-def _delete(path: str) -> None:
+def _delete(path: str, pinned: bool) -> None:
     try:
         # Follows links, so that one to a directory is refused too; and one to nothing, as the original does.
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise IsADirectoryError
-        os.remove(path)
+        (remove_there if pinned else os.remove)(path)
     except OSError as exc:
         raise _HunkFailed(f"Failed to delete file {_shown(path)}") from exc
 
@@ -192,7 +194,7 @@ def _read_start(path: str, size: int | None) -> bytes:
         return file.read(size)
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, text: str, pinned: bool) -> None:
     """Write a file in place, its parents too if they are missing.
 
     Raises:
@@ -203,6 +205,8 @@ def _write(path: str, text: str) -> None:
         content = text.encode()
         descriptor, created = _opened(path)
         try:
+            if pinned:
+                check_place(descriptor, path)
             _fill(descriptor, content, path, created, failure)
         finally:
             os.close(descriptor)
@@ -275,14 +279,14 @@ def _undo(descriptor: int, path: str, created: bool, old_start: bytes | None, ol
     return "the file is incomplete, and what it held before is lost"
 
 
-def _remove_moved(source: str, destination: str) -> None:
+def _remove_moved(source: str, destination: str, pinned: bool) -> None:
     """Remove the source of a move, unless it is what was just written.
 
     The original removes it then too, and with it the content: a file moved onto itself is gone.
     """
     try:
         if not _is_one_file(source, destination):
-            os.remove(source)
+            (remove_there if pinned else os.remove)(source)
     except OSError as exc:
         raise _HunkFailed(f"Failed to remove original {_shown(source)}") from exc
 

@@ -36,7 +36,6 @@ class Confinement:
 
     Args:
         environment: The policy of config.toml.
-        options: Of the sandbox, such as Landlock by name.
         own_proxy: () -> (host:port of our proxy, loopback ports that stamp, directories of our certificates): what no
             tool may have.
         environ: Of this process.
@@ -44,7 +43,6 @@ class Confinement:
     """
 
     environment: ShellEnvironmentPolicy
-    options: Options
     own_proxy: Callable[[], tuple[str | None, frozenset[int], tuple[str, ...]]]
     environ: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +71,7 @@ class Confinement:
         """What makes the plan of a command, and its policy. No way leads from "it cannot be confined" to `free`."""
         policy = self.policy(thread, free=free, grant=grant)
         _, ports, _ = self.own_proxy()
-        options = self.options if thread.config is None else Options(self.has(thread, "use_legacy_landlock"))
+        options = Options(legacy_landlock=self.has(thread, "use_legacy_landlock"))
 
         def make_plan() -> SandboxPlan:
             host = look(policy, cwd, options, self.environ, ports)

@@ -120,18 +120,17 @@ class Patching:
         if not planned.changes:
             return ToolOutput("apply_patch verification failed: the patch changes nothing")
         touched = {real for place in planned.places.values() for real in place}
-        decision = decide_patch(
-            thread.approval_policy, inside=planned.is_inside, allowed=touched <= _allowed(context.session)
-        )
+        decision = decide_patch(thread.approval_policy, inside=planned.is_inside)
         if decision.verdict is Verdict.REFUSE:
             return ToolOutput(f"patch rejected: {decision.reason}")
         item = _Shown(call, context, planned.shown)
         item.started()
-        if decision.verdict in (Verdict.ASK, Verdict.ASK_FREE):
+        asks = decision.verdict in (Verdict.ASK, Verdict.ASK_FREE)
+        if asks and not touched <= _allowed(context.session):
             refused = await self._ask(call, context, item, planned, touched)
             if refused is not None:
                 return refused
-        free = decision.verdict in (Verdict.RUN_FREE, Verdict.ASK_FREE)
+        free = decision.verdict is Verdict.ASK_FREE
         return await self._carry_out(context, item, text, cwd, free, planned)
 
     async def _ask(
@@ -188,7 +187,11 @@ class Patching:
         diffs = _diffs(context.session, context.turn_id)
         done = planned.changes
         if outcome.exit_code != 0:
-            done = await asyncio.to_thread(_done, done, self._confinement.reach(context.thread, grant))
+
+            def made() -> list[FileChange]:
+                return _done(planned.changes, self._confinement.reach(context.thread, grant))
+
+            done = await asyncio.to_thread(made)
         for change in done:
             change.note(diffs)
         if outcome.exit_code == 0:

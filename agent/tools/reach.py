@@ -1,10 +1,8 @@
 """What a tool reads in the agent itself, outside of any sandbox: no more than a command of the thread could."""
 
 import errno
-import fcntl
 import os
 import stat
-import sys
 from collections.abc import Mapping
 
 from agent.sandbox.disk import RealDisk
@@ -12,6 +10,7 @@ from agent.sandbox.ground import Ground
 from agent.sandbox.host import private_paths
 from agent.sandbox.paths import ancestors, flaw
 from agent.sandbox.policy import Policy
+from agent.tools.places import path_of
 
 
 class Reach:
@@ -63,7 +62,7 @@ class Reach:
         with open(descriptor, "rb") as file:
             _check_regular(os.fstat(descriptor))
             # A command at work may have put a symlink on the way since.
-            self._checked(_path_of(descriptor))
+            self._checked(path_of(descriptor))
             return file.read(most + 1)
 
     def _checked(self, real: str) -> str:
@@ -75,9 +74,3 @@ class Reach:
 def _check_regular(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
-
-
-def _path_of(descriptor: int) -> str:
-    if sys.platform == "darwin":
-        return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
-    return os.readlink(f"/proc/self/fd/{descriptor}")

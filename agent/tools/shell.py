@@ -225,6 +225,7 @@ class Shell:
             argv = on_terminal(words) if wanted.tty else words
             make_plan, _ = self._confinement.planner(thread, argv, item.cwd, free=free, grant=grant)
         except PolicyError as exc:
+            item.completed("failed")
             return ToolOutput(f"exec_command failed: the sandbox policy cannot be used: {exc}")
         session = Session(item.output, tty=wanted.tty)
         item.process_id = str(session.id)
@@ -238,6 +239,7 @@ class Shell:
             await session.stop()
             raise
         if session.failure is not None:
+            item.completed("failed")
             return ToolOutput(f"exec_command failed: {session.failure}")
         if by_snapshot:
             self._snapshots.begin(thread, context.session)

@@ -58,8 +58,8 @@ class ShownCommand:
             self._context.delta("item/commandExecution/outputDelta", self.id, delta=text)
 
     def completed(self, status: str, output: str | None = None, code: int | None = None) -> None:
-        """It has ended, or will not begin. The one that was first told of counts."""
-        if self._is_over:
+        """It has ended, or will not begin: who was shown it is told. The one that was first told of counts."""
+        if self._is_over or not self._is_shown:
             return
         self._is_over = True
         source = "agent" if self._source == STARTUP and self.process_id is None else self._source

@@ -13,7 +13,6 @@ from agent.model.realtime import RealtimeService
 from agent.other_methods import other_methods
 from agent.rpc.realtime_methods import RealtimeMethods
 from agent.sandbox.environment import ShellEnvironmentPolicy
-from agent.sandbox.plan import Options
 from agent.sandbox.run import Runner
 from agent.tools.asking import AskUser, ClientTools
 from agent.tools.confinement import Confinement
@@ -336,7 +335,7 @@ def workbench(stack, directory, cwd):
     stack.callback(runner.close)
     # Without the profile of whoever runs the tests.
     environ = {**os.environ, "HOME": str(directory / "user")}
-    confinement = Confinement(ShellEnvironmentPolicy(), Options(), no_proxy, environ)
+    confinement = Confinement(ShellEnvironmentPolicy(), no_proxy, environ)
     patching = Patching(runner, confinement)
     shell = Shell(runner, confinement, patching)
     return runner, Tools(

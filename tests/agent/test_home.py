@@ -101,6 +101,14 @@ def test_overrides_beat_the_file_and_later_ones_beat_earlier_ones(tmp_path):
     assert found == {"countersign": {"port": 3, "stamp": "never"}}
 
 
+def test_an_override_that_confines_in_the_older_way_counts_for_more_than_the_files_profile(tmp_path):
+    text = 'default_permissions = ":workspace"'
+    assert config(tmp_path, "sandbox_mode=read-only", text=text) == {"sandbox_mode": "read-only"}
+    both = config(tmp_path, "sandbox_mode=read-only", "default_permissions=:read-only", text=text)
+    assert both["default_permissions"] == ":read-only"
+    assert config(tmp_path, text=f'{text}\nsandbox_mode = "read-only"')["default_permissions"] == ":workspace"
+
+
 def test_a_value_gives_way_to_a_table_that_is_written_into_it(tmp_path):
     assert config(tmp_path, "a.b=1", text="a = 5\n") == {"a": {"b": 1}}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.auth import Auth, PostJson
-from agent.core.running import ModelSession
 from agent.core.session import Core
 from agent.core.store import Store
+from agent.core.surroundings import ModelSession
 from agent.core.tooling import NoTools, ToolBox
 from agent.model.catalog import Catalog
 from agent.model.endpoint import ClientIdentity
@@ -134,6 +134,7 @@ class MemoryApp:
             ask=self.connections.questions.ask,
             tools=tools or NoTools(),
             store=Store(home),
+            config=config,
         )
         self.idle = IdleThreads(self.core, self.connections, unload_after_s)
         self.methods = AgentMethods(

@@ -31,7 +31,7 @@ def verdict(policy, mode, *, escalated, rule=None):
 def test_nothing_leaves_the_sandbox_without_a_yes(policy, mode):
     verdicts = {verdict(policy, mode, escalated=escalated) for escalated in (True, False)}
     assert Verdict.RUN_FREE not in verdicts
-    assert decide_patch(policy, inside=False, allowed=False).verdict in (Verdict.ASK_FREE, Verdict.REFUSE)
+    assert decide_patch(policy, inside=False).verdict in (Verdict.ASK_FREE, Verdict.REFUSE)
 
 
 def test_what_was_allowed_leaves_the_sandbox_if_it_wants_to():
@@ -39,7 +39,6 @@ def test_what_was_allowed_leaves_the_sandbox_if_it_wants_to():
     yes = Rule((frozenset(("true",)),), Ruling.ALLOW)
     assert verdict("on-request", "read-only", escalated=True, rule=yes) is Verdict.RUN_FREE
     assert verdict("on-request", "read-only", escalated=False, rule=yes) is Verdict.RUN
-    assert decide_patch("on-request", inside=False, allowed=True).verdict is Verdict.RUN_FREE
 
 
 @pytest.mark.parametrize(
@@ -73,12 +72,7 @@ def test_where_nothing_is_confined_only_untrusted_asks(mode, escalated):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_a_patch_within_the_sandbox_is_asked_for_by_untrusted_alone(policy):
     expected = Verdict.ASK if policy == "untrusted" else Verdict.RUN
-    assert decide_patch(policy, inside=True, allowed=False).verdict is expected
-
-
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_no_yes_takes_a_patch_out_of_the_sandbox_that_needs_not_leave_it(policy):
-    assert decide_patch(policy, inside=True, allowed=True).verdict is Verdict.RUN
+    assert decide_patch(policy, inside=True).verdict is expected
 
 
 def test_a_refusal_says_why():

@@ -4,7 +4,18 @@ import pytest
 
 from agent.core import rollout
 from agent.core.compaction import TRIGGER, estimated_tokens, is_full
-from agent.core.steps import Finish, Interrupted, Received, Record, Replace, Sample, SampleFailed, ToolFinished
+from agent.core.steps import (
+    CommandEnded,
+    Finish,
+    Interrupted,
+    Received,
+    Record,
+    Replace,
+    Sample,
+    SampleFailed,
+    Steered,
+    ToolFinished,
+)
 from agent.core.thread import message
 from agent.core.tooling import ToolCall, ToolOutput
 from agent.model.failures import StreamBroken, UpstreamError
@@ -54,6 +65,15 @@ def test_a_turn_compacts_first_where_the_user_wants_it_to():
 
     assert said_first(compaction_limit=1_000) == ["contextCompaction"]
     assert said_first(compaction_limit=1_001) == ["userMessage"]
+
+
+@pytest.mark.parametrize("wanted", [{"compaction_limit": 1_000}, {"former_model": "gpt-6-sol"}])
+def test_what_is_said_during_a_command_of_the_user_is_asked_after_the_same_preparation(wanted):
+    """It went out with the history as it was, which may not fit any more."""
+    thread = new_thread(history=[CONTEXT, USER_SAID], context_tokens=1_000)
+    turn = new_turn(thread, content=[], item={}, of_user=True, **wanted)
+    commands = playing(turn, START, Steered([{"type": "text", "text": "hi"}], USER_SAID, None), CommandEnded())
+    assert [one.params["item"]["type"] for one in commands[2:3]] == ["contextCompaction"] and turn.trigger
 
 
 def test_an_image_counts_for_what_it_is_worth_and_not_for_its_bytes():
@@ -303,59 +323,3 @@ def test_items_that_only_begin_are_of_no_account():
     commands = playing(turn, START, Received(ItemAdded(SUMMARY)), Received(Completed("resp-2", None)))
 
     assert commands[-1] == Finish("failed")
-
-
-# Another model
-
-
-def test_the_model_that_made_a_history_sums_it_up_before_another_takes_over(run):
-    """thread_fork_model_change."""
-
-    def other_model(thread):
-        thread.model = "gpt-6-sol"
-
-    async def scenario():
-        model = ScriptedModel(model_says.answer("one"), summary(SUMMARY), model_says.answer("two", item_id="msg-2"))
-        async with room(model) as here:
-            await here.turn("hello", {"type": "object"})
-            here.start("again", {"type": "object"}, other_model)
-            await here.audience.hears("turn/completed", 2)
-
-        assert [request.model for request in model.requests] == ["gpt-6.1-sol", "gpt-6.1-sol", "gpt-6-sol"]
-        assert [request.output_schema is None for request in model.requests] == [False, True, False]
-        assert model.inputs(3)[-2:] == ["compaction", "user: again"]
-
-    run(scenario())
-
-
-def test_when_it_cannot_the_new_one_tries_and_the_words_are_not_lost(run):
-    """turn_options: as long as none of them can, each turn tries both."""
-
-    def other_model(thread):
-        thread.model = "gpt-6-sol"
-
-    async def scenario():
-        refusals = [model_says.answer("no"), [UpstreamError("bad request", status=400)]] * 2
-        model = ScriptedModel(model_says.answer("one"), *refusals)
-        async with room(model) as here:
-            await here.turn("hello")
-            here.start("again", None, other_model)
-            done = await here.audience.hears("turn/completed", 2)
-            assert done["turn"]["status"] == "failed" and here.thread.answered_by == "gpt-6.1-sol"
-            items = [params["item"]["type"] for method, params in here.audience.told if method == "item/completed"]
-            assert items == ["userMessage", "agentMessage", "userMessage"]
-            await here.turn("and again")
-
-        models = [request.model for request in model.requests]
-        assert models == ["gpt-6.1-sol", *["gpt-6.1-sol", "gpt-6-sol"] * 2]
-        assert model.inputs(5)[-2:] == ["user: again", "compaction_trigger"]
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(("status", "model"), [("completed", "gpt-6-sol"), ("failed", None)])
-def test_who_answered_last_is_read_back(status, model):
-    started = (rollout.TURN_STARTED, {"turn": {"id": "t1", "status": "inProgress"}, "model": "gpt-6-sol"})
-    thread = stored(started, (rollout.TURN_ENDED, {"turn": {"id": "t1", "status": status}}))
-
-    assert thread.meta["answered_by"] == model

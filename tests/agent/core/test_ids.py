@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.ids import parse_uuid, uuid7
-from agent.core.running import ModelFacts
 from agent.core.session import Core
 from agent.core.store import Store
+from agent.core.surroundings import ModelFacts
 from agent.core.tooling import NoTools
 
 MILLISECONDS = st.integers(0, 2**48 - 1)

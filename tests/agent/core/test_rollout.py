@@ -85,7 +85,11 @@ def test_a_turn_that_a_crash_cut_is_interrupted_and_what_closes_it_is_to_be_writ
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\xff\xfe\n", b"{}\n", b"[1]\n", b'{"type":"response_item","payload":3}\n', b"\n"]
+    "garbage",
+    [
+        *(b"\xff\xfe\n", b"{}\n", b"[1]\n", b'{"type":"response_item","payload":3}\n', b"\n"),
+        *(written(rollout.READ_STATE, state) for state in ([1], {"firstUnread": "x"})),
+    ],
 )
 @pytest.mark.parametrize("place", range(1, len(LINES)))
 def test_garbage_in_the_middle_is_left_out_and_told(garbage, place):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.running import ModelFacts, NothingToAdd, TurnNotRunning
 from agent.core.session import Core
 from agent.core.store import Store
+from agent.core.surroundings import ModelFacts, NothingToAdd, TurnNotRunning
 from agent.core.thread import message
 from agent.core.tooling import NoTools
 from agent.model.failures import UpstreamError

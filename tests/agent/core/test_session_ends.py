@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from agent.core.running import ThreadNotFound
+from agent.core.surroundings import ThreadNotFound
 from agent.core.thread import message
 from agent.model.failures import StreamBroken, Unavailable, UpstreamError
 from agent.model.provider import Provider

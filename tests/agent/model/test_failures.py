@@ -46,6 +46,7 @@ CREDITS_TOLD = {"has_credits": True, "unlimited": False, "balance": "12.5"}
             RateLimits(None, LimitWindow(1, None, None), limit_id="codex_other"),
         ),
         ({"rate_limits": None}, RateLimits()),
+        ({"credits": {**CREDITS_TOLD, "balance": 0}}, RateLimits(credits=Credits(True, False, "0"))),  # a text, always
     ],
 )
 def test_on_a_websocket_limits_come_as_an_event(event, limits):

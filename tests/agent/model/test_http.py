@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import socket
 import traceback
 
 import pytest
@@ -241,6 +242,26 @@ def test_another_authority_than_the_proxys_is_not_trusted(run, tmp_path):
                 await http.aclose()
             assert not here.service.received
             await respond(here.client.http)  # the control: with the right one it works
+
+    run(scenario())
+
+
+def test_a_provider_that_is_not_there_is_named(run):
+    """A model server of one's own that was not started: only the name of an exception was told."""
+
+    async def scenario():
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+
+        async def ready():
+            raise AssertionError("plain http needs no proxy")
+
+        http = HttpClient(ready)
+        try:
+            with pytest.raises(StreamBroken, match=f"no connection to 127.0.0.1:{port}"):
+                await respond(http, f"http://127.0.0.1:{port}/v1/responses")
+        finally:
+            await http.aclose()
 
     run(scenario())
 

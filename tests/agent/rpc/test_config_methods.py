@@ -119,9 +119,11 @@ def test_what_may_be_secret_is_not_shown_and_all_else_is(run, tmp_path):
     config = {
         "model_providers": {"m": provider, "plain": {"name": "P", "base_url": "https://p.example/v1"}},
         "openai_base_url": "https://o.example/v1?key=s3cret",
-        "mcp_servers": {"s": {"command": "c", "env": {"TOKEN": "s3cret"}}},
+        "mcp_servers": {"s": {"command": "c", "env": {"TOKEN": "s3cret"}, "bearer_token": "s3cret"}},
         "otel": {"exporter": {"otlp-http": {"headers": {"auth": "s3cret"}}}},
-        "shell_environment_policy": {"set": {"SHOWN": "yes"}},
+        "shell_environment_policy": {"inherit": "core", "set": {"API_KEY": "s3cret"}},
+        "chatgpt_base_url": "https://user:s3cret@c.example/",
+        "permissions": {"p": {"network": {"proxy_url": "http://user:s3cret@127.0.0.1:1"}}},
     }
 
     async def scenario():
@@ -132,7 +134,8 @@ def test_what_may_be_secret_is_not_shown_and_all_else_is(run, tmp_path):
         assert shown["plain"]["base_url"] == "https://p.example/v1"
         assert (shown["m"]["env_key"], shown["m"]["env_http_headers"]) == ("M_KEY", {"X-Other": "M_OTHER"})
         assert shown["m"]["http_headers"] == {"X-Key": "(not shown)"}
-        assert answer["config"]["shell_environment_policy"]["set"] == {"SHOWN": "yes"}
+        policy = answer["config"]["shell_environment_policy"]
+        assert (policy["inherit"], policy["set"]) == ("core", {"API_KEY": "(not shown)"})
 
     run(scenario())
 

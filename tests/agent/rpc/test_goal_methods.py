@@ -119,6 +119,20 @@ def test_between_two_turns_of_a_goal_there_is_nothing_to_be_read_yet(run, tmp_pa
     run(scenario())
 
 
+def test_a_turn_that_no_other_follows_can_be_read_though_there_is_a_goal(run, tmp_path):
+    """Where the thread has goals switched off, nothing follows; what there is to read was not told all the same."""
+
+    async def scenario():
+        with ScriptedModel(WORK) as model:
+            async with app_and_desktop(tmp_path, model, tools=TOOLS) as (_, desktop):
+                thread_id = await start(desktop, config={"features": {"goals": False}})
+                await desktop.request(SET, {"threadId": thread_id, "objective": "win"})
+                await turn(desktop, thread_id, HELLO)
+                assert "thread/readState/changed" in [one["method"] for one in desktop.notifications]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("failure", "status"),
     [

@@ -8,8 +8,8 @@ from agent.model.provider import Provider
 from tests.agent.core import model_says
 from tests.agent.core.scripted_model import ScriptedModel
 from tests.agent.core.scripted_realtime import ScriptedRealtime
-from tests.agent.rpc.realtime_desk import CALL, talking
-from tests.agent.rpc.test_methods import HELLO, turn
+from tests.agent.rpc.realtime_desk import CALL, SOCKET, talking
+from tests.agent.rpc.test_methods import HELLO, refused, turn
 
 AUDIO = {"data": "A" * 2000, "sampleRate": 24000, "numChannels": 1}
 
@@ -30,6 +30,53 @@ def test_the_end_does_not_wait_for_a_service_that_takes_nothing(run, tmp_path, e
                 assert (await talk.start(**CALL)).sent
             assert (await talk.hears("closed"))["reason"] == "requested"
             assert link.closed.is_set() and len(link.sent) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ended_by", ["stop", "start"])
+def test_what_was_to_follow_from_what_an_end_cuts_short_is_dropped(run, tmp_path, ended_by):
+    """The wish for a response went to the next conversation, or the client was told that there is none."""
+
+    async def scenario():
+        async with talking(tmp_path, ScriptedRealtime(api_key=True)) as talk:
+            link = await talk.start(**SOCKET)
+            link.reads.clear()
+            await talk.ask("appendSpeech", text="say this")
+            await talk.ask("appendText", text="never sent")
+            if ended_by == "stop":
+                await talk.ask("stop")
+                await talk.hears("closed")
+                await talk.ask("stop")  # answered by another of them, behind all that was queued
+                await talk.hears("closed", 2)
+                assert not [one for one in talk.desktop.notifications if one["method"] == "error"]
+            else:
+                second = await talk.start(**SOCKET)
+                await talk.ask("appendText", role="developer", text="the first of all")
+                assert [one["type"] for one in await second.until(1)] == ["conversation.item.create"]
+
+    run(scenario())
+
+
+def test_what_the_agent_says_to_a_conversation_that_is_lost_is_no_request_of_the_client(run, tmp_path):
+    """It was told that no conversation runs, which it had not asked, and the thread went to systemError."""
+
+    async def scenario():
+        async with talking(tmp_path, ScriptedRealtime(api_key=True)) as talk:
+            link = await talk.start(**SOCKET)
+            link.reads.clear()
+            await talk.ask("appendText", text="what is being sent meanwhile")
+            link.say(type="response.output_audio_transcript.delta", delta="the last word")
+            link.end()
+            await talk.hears("transcript/delta")
+            item = {"type": "agentMessage", "id": "i", "text": "done", "phase": None, "memoryCitation": None}
+            said = {"threadId": talk.thread_id, "turnId": "t", "item": item, "completedAtMs": 1}
+            talk.app.core._tell(talk.thread_id, "item/completed", said)
+            link.reads.set()
+            assert (await talk.hears("closed"))["reason"] == "transport_closed"
+            await talk.ask("stop")
+            await talk.hears("closed", 2)
+            assert not [one for one in talk.desktop.notifications if one["method"] == "error"]
 
     run(scenario())
 
@@ -71,6 +118,29 @@ def test_what_is_asked_of_a_thread_that_is_being_unloaded_leaves_nothing_behind(
                 await turn(talk.desktop, talk.thread_id, {"type": "text", "text": "after that"})
                 await talk.start(**CALL, includeStartupContext=True)
                 assert "user: after that" in talk.service.asked[-1][2].instructions
+
+    run(scenario())
+
+
+def test_a_thread_that_is_unloaded_while_all_are_closed_does_not_keep_them_from_it(run, tmp_path):
+    """What the conversation still had to tell its agent found no thread: no other thread was closed, nor the proxy."""
+
+    async def scenario():
+        with ScriptedModel(model_says.answer("One.")) as model:
+            async with talking(tmp_path, model=model) as talk:
+                link = await talk.start(**CALL)
+                await turn(talk.desktop, talk.thread_id, HELLO)
+                link.closes.clear()
+                closing = asyncio.create_task(talk.app.core.aclose())
+                await link.closing.wait()
+                unloading = asyncio.create_task(talk.app.core.unload(talk.thread_id))
+                await asyncio.sleep(0)
+                link.closes.set()
+                await closing
+                await unloading
+                assert "thread not found" in await refused(
+                    talk.desktop, "thread/realtime/stop", {"threadId": talk.thread_id}
+                )  # or another conversation would begin, which nobody ends
 
     run(scenario())
 

@@ -1,5 +1,7 @@
 """What the `config` of a request does to its thread: when it begins, when it is taken up, and when it is forked."""
 
+import os
+
 import pytest
 
 from tests.agent.core import model_says
@@ -133,5 +135,99 @@ def test_a_thread_that_is_taken_up_gets_what_the_request_says_and_keeps_the_rest
             named = {"threadId": thread_id, "excludeTurns": True}
             answer = await desktop.request(method, {**named, "config": {"default_permissions": ":workspace"}})
             assert answer["activePermissionProfile"]["id"] == ":workspace"
+
+    run(scenario())
+
+
+WITH_NETWORK = {"writable_roots": ["/opt"], "network_access": True}
+
+
+@pytest.mark.parametrize("method", ["thread/start", "thread/resume", "thread/fork"])
+def test_what_a_request_says_means_the_same_however_its_thread_comes_to_be(method, run, tmp_path):
+    """A thread that was taken up kept a tier that no service knows, and a path that nobody could work in."""
+
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        named = {} if method == "thread/start" else {"threadId": thread_id, "excludeTurns": True}
+        given = {"cwd": "below", "serviceTier": "fast", "sandbox": "workspace-write", "config": {"modle": "x"}}
+        async with app_and_desktop(tmp_path, config={"sandbox_workspace_write": WITH_NETWORK}) as (_, desktop):
+            answer = await desktop.request(method, {**named, **given})
+            warning = await desktop.wait_for("warning")
+        assert (answer["cwd"], answer["serviceTier"]) == (os.path.abspath("below"), "priority")
+        assert (answer["sandbox"]["writableRoots"], answer["sandbox"]["networkAccess"]) == (["/opt"], True)
+        assert warning["threadId"] == answer["thread"]["id"] and "`modle` is ignored" in warning["message"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["thread/start", "thread/resume", "thread/fork"])
+@pytest.mark.parametrize("cwd", ["/a\0b", "/\ud800"])
+def test_a_directory_that_is_no_path_is_refused_by_name(method, cwd, run, tmp_path):
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        named = {} if method == "thread/start" else {"threadId": thread_id, "excludeTurns": True}
+        async with app_and_desktop(tmp_path) as (app, desktop):
+            assert (await refused(desktop, method, {**named, "cwd": cwd})).startswith("cwd has ")
+            assert app.core.loaded == ()
+            about = {"threadId": await start(desktop), "input": [HELLO]}
+            assert (await refused(desktop, "turn/start", {**about, "cwd": cwd})).startswith("cwd has ")
+
+    run(scenario())
+
+
+def test_a_thread_that_could_not_be_taken_up_as_it_was_asked_for_is_not_there(run, tmp_path):
+    """It was loaded as it had been, so that the next request for it was passed over."""
+
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        about = {"threadId": thread_id, "excludeTurns": True}
+        async with app_and_desktop(tmp_path) as (app, desktop):
+            await refused(desktop, "thread/resume", {**about, "permissions": "nowhere"})
+            assert not app.core.is_loaded(thread_id)
+            answer = await desktop.request("thread/resume", {**about, "permissions": ":workspace"})
+            assert answer["activePermissionProfile"]["id"] == ":workspace"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("method", ["thread/start", "thread/resume"])
+def test_of_two_ways_to_confine_a_thread_the_one_that_was_given_last_counts(method, run, tmp_path):
+    """A client that asked for less got what config.toml allows."""
+
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        named = {} if method == "thread/start" else {"threadId": thread_id, "excludeTurns": True}
+        async with app_and_desktop(tmp_path, config={"default_permissions": ":workspace"}) as (_, desktop):
+            answer = await desktop.request(method, {**named, "config": {"sandbox_mode": "read-only"}})
+        assert (answer["sandbox"], answer["activePermissionProfile"]) == (READ_ONLY, None)
+
+    run(scenario())
+
+
+def test_a_fork_has_its_model_from_the_configuration_and_the_rest_from_its_source(run, tmp_path):
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        about = {"threadId": thread_id, "excludeTurns": True}
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            own = {"model_reasoning_effort": "low", "service_tier": "flex", "approval_policy": "untrusted"}
+            await desktop.request("thread/resume", {**about, "config": own})
+            fork = await desktop.request("thread/fork", about)
+            assert (fork["reasoningEffort"], fork["serviceTier"], fork["approvalPolicy"]) == (None, None, "untrusted")
+        config = {"model": "gpt-5.5", "model_reasoning_effort": "high", "approval_policy": "never"}
+        async with app_and_desktop(tmp_path, config=config) as (_, desktop):
+            fork = await desktop.request("thread/fork", about)
+            assert (fork["model"], fork["reasoningEffort"], fork["approvalPolicy"]) == ("gpt-5.5", "high", "untrusted")
+
+    run(scenario())
+
+
+def test_whoever_takes_a_thread_up_hears_how_many_tokens_it_has_used(run, tmp_path):
+    """Also without its turns."""
+
+    async def scenario():
+        thread_id = await stored(tmp_path, turns=1)
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            await desktop.request("thread/resume", {"threadId": thread_id, "excludeTurns": True})
+            assert (await desktop.wait_for("thread/tokenUsage/updated"))["threadId"] == thread_id
 
     run(scenario())

@@ -227,7 +227,7 @@ def test_a_revert_takes_turns_back_for_good(run, tmp_path):
     async def scenario():
         thread_id = await stored(tmp_path)
         with ScriptedModel(MANY[3]) as model:
-            async with app_and_desktop(tmp_path, model) as (_, desktop):
+            async with app_and_desktop(tmp_path, model) as (app, desktop):
                 resumed = await desktop.request("thread/resume", {"threadId": thread_id})
                 second = resumed["thread"]["turns"][1]["id"]
                 about = {"threadId": thread_id, "beforeTurnId": second}
@@ -235,6 +235,7 @@ def test_a_revert_takes_turns_back_for_good(run, tmp_path):
                 answer = await desktop.request("thread/revert", about)
                 assert answer["thread"]["turns"] == [] and answer["thread"]["status"] == {"type": "idle"}
                 assert await desktop.wait_for("thread/reverted") == {"threadId": thread_id}
+                assert app.core.thread(thread_id).context_tokens > 0  # or it would not be compacted in time
                 page = {"threadId": thread_id, "cursor": answer["turnsBackwardsCursor"], "sortDirection": "desc"}
                 (left,) = (await desktop.request("thread/turns/list", page))["data"]
                 assert left["id"] == resumed["thread"]["turns"][0]["id"]

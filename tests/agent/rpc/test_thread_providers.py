@@ -128,11 +128,12 @@ def test_what_the_error_is_about_is_told_as_data(run, tmp_path):
     run(scenario())
 
 
-def test_a_thread_cannot_change_its_provider(run, tmp_path):
+@pytest.mark.parametrize("other", [{"modelProvider": "yours"}, {"config": {"model_provider": "yours"}}])
+def test_a_thread_cannot_change_its_provider(other, run, tmp_path):
     async def scenario():
         thread_id = await stored(tmp_path)
         async with desk(tmp_path, BOTH) as (desktop, _):
-            said = await refused(desktop, "thread/resume", {"threadId": thread_id, "modelProvider": "yours"})
+            said = await refused(desktop, "thread/resume", {"threadId": thread_id, **other})
             assert said == (
                 "failed to load configuration: Cannot change this thread's model provider from `mine` to `yours` "
                 "on resume."

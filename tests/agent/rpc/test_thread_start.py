@@ -20,6 +20,7 @@ def test_a_thread_starts_with_the_defaults_of_the_original(run, tmp_path):
         async with app_and_desktop(tmp_path, ScriptedModel()) as (app, desktop):
             answer = await desktop.request("thread/start", {"cwd": "/work"})
             started = await desktop.wait_for("thread/started")
+            assert app.core.thread(answer["thread"]["id"]).base_instructions == BASE_INSTRUCTIONS
 
         assert published_schema.misfit("ThreadStartResponse", answer) is None
         assert started == {"thread": answer["thread"]}
@@ -30,7 +31,6 @@ def test_a_thread_starts_with_the_defaults_of_the_original(run, tmp_path):
         assert answer["reasoningEffort"] is None and answer["serviceTier"] is None
         assert answer["thread"]["cwd"] == "/work" and answer["thread"]["originator"] == "codex_desktop"
         assert answer["thread"]["createdAt"] == 1_700_000_000
-        assert app.core.thread(answer["thread"]["id"]).base_instructions == BASE_INSTRUCTIONS
 
     run(scenario())
 

@@ -3,11 +3,12 @@
 import asyncio
 
 from agent.core.store import Store
+from agent.core.tooling import NoTools
 from tests.agent.core.memory_app import app_and_desktop
 from tests.agent.core.scripted_model import Pause, ScriptedModel
 from tests.agent.rpc.test_idle_threads import Slow, passes
 from tests.agent.rpc.test_methods import HELLO, refused, start, turn
-from tests.agent.rpc.test_thread_methods import MANY, stored
+from tests.agent.rpc.test_thread_methods import MANY, file_of, stored
 
 
 def told(desktop, method):
@@ -72,6 +73,21 @@ def test_a_thread_that_is_put_away_in_one_breath_is_put_away_once(run, tmp_path)
         assert put_away[:3] == [{}, missing, f"thread not found: {thread_id}"]
         assert put_away[3]["thread"]["id"] == put_away[4]["thread"]["id"] == thread_id
         assert put_away[5:] == [{}, missing]
+
+    run(scenario())
+
+
+def test_a_thread_that_is_named_by_its_file_is_the_same_thread(run, tmp_path):
+    async def scenario():
+        thread_id = await stored(tmp_path, 1)
+        async with app_and_desktop(tmp_path) as (_, desktop):
+            requests = (
+                ("thread/resume", {"threadId": "", "path": str(file_of(tmp_path)), "model": "gpt-5.5"}),
+                ("thread/archive", {"threadId": thread_id.upper()}),
+                ("thread/unarchive", {}),
+            )
+            resumed, archived, _ = await outcomes(desktop, thread_id, *requests)
+            assert (resumed["thread"]["id"], archived) == (thread_id, {})
 
     run(scenario())
 
@@ -265,6 +281,38 @@ def test_whoever_unloads_a_thread_that_is_being_unloaded_waits_for_it(run, tmp_p
     run(scenario())
 
 
+class SlowToForget(NoTools):
+    """Tools that take their time over the end of what they have begun."""
+
+    def __init__(self):
+        self.forgetting, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def forget(self, thread_id, session):
+        self.forgetting.set()
+        await self.go_on.wait()
+
+
+def test_a_thread_is_let_go_of_also_where_the_client_that_put_it_away_has_gone(run, tmp_path):
+    """Its file stayed locked: until this process ended, nobody could take the thread up."""
+
+    async def scenario():
+        tools = SlowToForget()
+        with ScriptedModel(MANY[0]) as model:
+            async with app_and_desktop(tmp_path, model, tools=tools) as (app, desktop):
+                about = {"threadId": await start(desktop)}
+                await turn(desktop, about["threadId"], HELLO)
+                async with app.desktop() as second:
+                    asking = asyncio.create_task(second.request("thread/archive", about))
+                    await tools.forgetting.wait()
+                await asyncio.gather(asking, return_exceptions=True)
+                tools.go_on.set()
+                await app.core.unload(about["threadId"])
+                resumed = await desktop.request("thread/resume", about)
+                assert len(resumed["thread"]["turns"]) == 1
+
+    run(scenario())
+
+
 def test_no_turn_begins_once_the_server_ends(run, tmp_path):
     async def scenario():
         pause = Pause()
@@ -278,6 +326,6 @@ def test_no_turn_begins_once_the_server_ends(run, tmp_path):
                 text = f"thread not found: {about['threadId']}"
                 assert await refused(desktop, "turn/start", {**about, "input": [HELLO]}) == text
                 await desktop.request("thread/goal/set", {**about, "status": "active"})
-                assert not app.core.is_busy(about["threadId"])
+                assert not app.core.is_loaded(about["threadId"])
 
     run(scenario())

@@ -433,4 +433,4 @@ def test_the_command_imports_little():
 
     assert not {"dataclasses", "typing", "enum", "re", "pathlib", "argparse", "asyncio", "pydantic"} & set(loaded)
     ours = {name for name in loaded if name.startswith("agent.tools.")}
-    assert ours == {"agent.tools.patch", "agent.tools.search", apply_patch.__name__}
+    assert ours == {"agent.tools.patch", "agent.tools.places", "agent.tools.search", apply_patch.__name__}

@@ -212,7 +212,7 @@ def test_reading_that_is_granted_does_not_end_writing(run, tmp_path):
     run(scenario())
 
 
-NETWORK = "python3 -c 'import socket; socket.socket(); print(6 * 7)'"
+NETWORK = "python3 -c 'import socket; socket.socket(); print(6 * 7_000_007)'"
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -220,7 +220,7 @@ def test_the_network_is_granted_like_a_path(run, tmp_path, enabled):
     async def scenario():
         async with bench(tmp_path, {"permissions": {"network": {"enabled": enabled}}}) as it:
             await request(it, {"network": {"enabled": True}})
-            assert ("42" in await it.command(NETWORK)) is enabled
+            assert ("42000042" in await it.command(NETWORK)) is enabled
 
     run(scenario())
 

@@ -339,6 +339,19 @@ def test_a_directory_that_is_not_there_is_an_output(run, tmp_path):
     run(scenario())
 
 
+def test_a_command_that_could_not_be_started_after_a_yes_ends_for_clients_too(run, tmp_path):
+    """It stayed at work for them."""
+
+    async def scenario():
+        async with Workbench(tmp_path, answers=[{"decision": "accept"}]) as bench:
+            told = await bench.command("true", workdir="nowhere", sandbox_permissions="require_escalated")
+            assert told.startswith("exec_command failed: ")
+            (item,) = bench.items("item/completed")
+            assert (item["status"], item["exitCode"]) == ("failed", None)
+
+    run(scenario())
+
+
 async def write(bench, **given):
     return (await bench.call("write_stdin", json.dumps(given))).content
 

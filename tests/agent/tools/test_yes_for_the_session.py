@@ -88,6 +88,26 @@ def test_an_amendment_is_for_all_that_begins_so(run, tmp_path):
     run(scenario())
 
 
+@pytest.mark.parametrize(("policy", "is_written"), [("on-request", True), ("never", False)])
+def test_a_yes_for_the_session_ends_where_the_policy_says_never(run, tmp_path, policy, is_written):
+    """Of a command it did, of a patch not."""
+
+    async def scenario():
+        async with Workbench(tmp_path, answers=[YES]) as bench:
+            outside = tmp_path / "outside"
+            outside.write_text("x\n")
+            update = UPDATE.replace("a\n", f"{outside}\n", 1)
+            assert "Exit code: 0" in await bench.patch(update)
+            outside.write_text("x\n")
+            bench.thread.approval_policy = policy
+            told = await bench.patch(update)
+            assert told.startswith("Exit code: 0" if is_written else "patch rejected: ")
+            assert outside.read_text() == ("changed\n" if is_written else "x\n")
+            assert len(bench.asked) == 1
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("policy", ["untrusted", "on-request"])
 def test_a_file_that_became_a_symlink_is_not_the_one_that_a_yes_was_for(run, tmp_path, policy):
     """The patch followed it, outside of any sandbox and without a word."""

@@ -8,7 +8,6 @@ import os
 from agent.core.thread import Thread, sandbox_policy
 from agent.core.tooling import CallContext, ToolCall
 from agent.sandbox.environment import ShellEnvironmentPolicy
-from agent.sandbox.plan import Options
 from agent.sandbox.run import Runner
 from agent.tools.asking import AskUser, ClientTools
 from agent.tools.confinement import Confinement
@@ -68,7 +67,7 @@ class Workbench:
         flags = dict.fromkeys(("exec_permission_approvals", "request_permissions_tool"), grants)
         config = {"features": flags} | (config or {})
         self.confinement = confinement = Confinement(
-            environment or ShellEnvironmentPolicy(), Options(), lambda: (None, frozenset(), ()), environ, config
+            environment or ShellEnvironmentPolicy(), lambda: (None, frozenset(), ()), environ, config
         )
         patching = Patching(self.runner, confinement)
         shell = Shell(self.runner, confinement, patching)
