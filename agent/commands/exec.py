@@ -301,15 +301,18 @@ def _thread_settings(arguments: "argparse.Namespace", config: dict[str, Any]) ->
         settings["model"] = arguments.model
     if arguments.sandbox is not None:
         settings["sandbox"] = arguments.sandbox
-    # Whoever wants to be asked is not here.
-    settings["approvalPolicy"] = config.get("approval_policy", "never")
+    own: dict[str, Any] = {}
+    if "approval_policy" in config:
+        own["approval_policy"] = config["approval_policy"]  # also for a thread that was begun with another one
+    else:
+        settings["approvalPolicy"] = "never"  # whoever wants to be asked is not here
     if arguments.is_free:
         settings |= {"sandbox": "danger-full-access", "approvalPolicy": "never"}
     if arguments.add_dir:
         table = dict(config.get("sandbox_workspace_write") or {})
         roots = [*table.get("writable_roots", ()), *(str(Path(one).absolute()) for one in arguments.add_dir)]
-        settings["config"] = {"sandbox_workspace_write": {**table, "writable_roots": roots}}
-    return settings
+        own["sandbox_workspace_write"] = {**table, "writable_roots": roots}
+    return {**settings, "config": own} if own else settings
 
 
 def _input(prompt: str, images: list[str]) -> list[dict[str, Any]]:
@@ -374,7 +377,8 @@ def _tell(event: dict[str, Any]) -> None:
             print(f"$ {_plain(item['command'])}", file=sys.stderr)
         case "item.completed", "command_execution":
             print(_plain(item["aggregated_output"]).rstrip("\n"), file=sys.stderr)
-            print(f"  exit {item['exit_code']} ({item['status']})", file=sys.stderr)
+            ended = "not run" if item["exit_code"] is None else f"exit {item['exit_code']}"
+            print(f"  {ended} ({item['status']})", file=sys.stderr)
         case "item.completed", "file_change":
             for change in item["changes"]:
                 print(f"  {change['kind']} {_plain(change['path'])} ({item['status']})", file=sys.stderr)

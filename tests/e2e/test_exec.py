@@ -52,6 +52,22 @@ def test_what_commands_may_do_is_what_the_options_say(tmp_path, options, written
     play(scenario())
 
 
+@pytest.mark.parametrize(
+    "policy",
+    ['"on-failure"', '"never"', "{ granular = { sandbox_approval = true, rules = true, mcp_elicitations = false } }"],
+)
+def test_a_policy_of_config_toml_counts_for_a_new_thread_and_a_resumed_one(tmp_path, policy):
+    async def scenario():
+        async with world(tmp_path, ChatGPT(answers=Answers([{"text": "One."}, {"text": "Two."}]))) as here:
+            (here.home / "config.toml").write_text(f"approval_policy = {policy}\n")
+            first = await executed(here, "go")
+            assert (first.code, first.stdout.strip()) == (0, "One."), first.stderr
+            second = await executed(here, "resume", "--last", "go on")
+            assert (second.code, second.stdout.strip()) == (0, "Two."), second.stderr
+
+    play(scenario())
+
+
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path):
     async def scenario():
         async with world(tmp_path, ChatGPT()) as here:
