@@ -327,7 +327,7 @@ async def _listen(client: "PipeClient", events: ExecEvents, *, as_json: bool) ->
         for event in events.of(told.method, told.params):
             if as_json:
                 await _print(event)
-            else:
+            elif told.method != "error" or told.params["willRetry"]:  # what the turn fails with is its last line
                 _tell(event)
         if told.method == "turn/completed":
             if not as_json and events.failure is None and events.last_message:

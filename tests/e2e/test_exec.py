@@ -12,6 +12,7 @@ import pytest
 
 from proxy.standins.answers import Answers
 from proxy.standins.chatgpt import ChatGPT
+from proxy.standins.faults import Fault
 from tests.processes import COUNTERSIGN, finish, play, world
 
 WRITE = {"call": {"name": "exec_command", "arguments": {"cmd": "echo x > written; echo code $?"}}}
@@ -64,6 +65,18 @@ def test_a_policy_of_config_toml_counts_for_a_new_thread_and_a_resumed_one(tmp_p
             assert (first.code, first.stdout.strip()) == (0, "One."), first.stderr
             second = await executed(here, "resume", "--last", "go on")
             assert (second.code, second.stdout.strip()) == (0, "Two."), second.stderr
+
+    play(scenario())
+
+
+def test_what_a_turn_fails_with_is_said_once(tmp_path):
+    async def scenario():
+        async with world(tmp_path, ChatGPT(faults=[Fault.parse("websocket:426"), Fault.parse("post:400")])) as here:
+            done = await executed(here, "go")
+            assert (done.code, done.stdout) == (1, "")
+            last = done.stderr.splitlines()[-1]
+            assert last.startswith("countersign exec: ")
+            assert done.stderr.count(last.removeprefix("countersign exec: ")) == 1, done.stderr
 
     play(scenario())
 
