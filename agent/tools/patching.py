@@ -183,7 +183,7 @@ class Patching:
         except (SandboxUnavailable, PolicyError) as exc:
             item.completed("failed")
             return ToolOutput(f"apply_patch failed: {exc}")
-        item.completed("completed" if outcome.exit_code == 0 else "failed")
+        wall_s = time.monotonic() - began
         diffs = _diffs(context.session, context.turn_id)
         done = planned.changes
         if outcome.exit_code != 0:
@@ -194,12 +194,14 @@ class Patching:
             done = await asyncio.to_thread(made)
         for change in done:
             change.note(diffs)
-        if outcome.exit_code == 0:
-            diff = await asyncio.to_thread(git_diff, dict(diffs), context.thread.cwd)
+        diff = await asyncio.to_thread(git_diff, dict(diffs), context.thread.cwd) if outcome.exit_code == 0 else None
+        # From here on without a pause, to where the output is written down: a crash in between would tell the model
+        # that what its client was shown was not done.
+        item.completed("completed" if outcome.exit_code == 0 else "failed")
+        if diff is not None:
             params = {"threadId": context.thread.id, "turnId": context.turn_id, "diff": diff}
             context.notify("turn/diff/updated", params)
         said = (outcome.stdout + outcome.stderr).decode(errors="replace")
-        wall_s = time.monotonic() - began
         return ToolOutput(f"Exit code: {outcome.exit_code}\nWall time: {wall_s:.1f} seconds\nOutput:\n{said}")
 
 

@@ -1,5 +1,6 @@
 """Patches of the model: what is shown is what is done, and only where it may be done."""
 
+import asyncio
 import contextlib
 import os
 
@@ -33,6 +34,28 @@ def test_a_patch_in_the_workspace_is_done_without_a_question_and_told(run, tmp_p
             assert [change["kind"]["type"] for change in item["changes"]] == ["add", "update"]
             (diff,) = [params["diff"] for method, params in bench.told if method == "turn/diff/updated"]
             assert "--- a/old\n+++ b/old\n" in diff
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("tool", "text"), [("patch", ADD.format("new")), ("command", "true"), ("command", "exit 3")])
+def test_once_it_is_told_its_output_is_there_without_a_pause(run, tmp_path, tool, text):
+    """The output is written down next: a crash in between would tell the model that it was not done."""
+
+    async def scenario():
+        ended = []
+
+        class Told(list):
+            def append(self, one):
+                super().append(one)
+                if one[0] == "item/completed":
+                    asyncio.get_running_loop().call_soon(lambda: ended.append(patched.done()))
+
+        async with Workbench(tmp_path) as bench:
+            bench.told = Told()
+            patched = asyncio.create_task(getattr(bench, tool)(text))
+            await patched
+            assert ended == [True]
 
     run(scenario())
 
