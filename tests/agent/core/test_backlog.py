@@ -77,8 +77,12 @@ def test_what_waits_can_be_forgotten_and_what_is_being_done_is_not(run, small):
 def test_what_comes_after_the_end_is_not_kept(run, small):
     async def scenario():
         steps = Backlog()
+        steps.put("before")
         steps.close()
         for _ in range(9):
             await steps.offer("a", backlog.STEP_CHARACTERS)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await steps.take()
 
     run(scenario())
