@@ -129,7 +129,7 @@ def failure(status: int | None, headers: Mapping[str, Any], body: str) -> Upstre
 def refused_by_proxy(host: str, status: int) -> UpstreamError | StreamBroken:
     """The failure that our proxy's answer to CONNECT stands for: 5xx means that the host could not be reached."""
     if status >= 500:
-        return StreamBroken(f"the proxy could not connect to {host}")
+        return StreamBroken(f"the proxy could not connect to {host}; `countersign doctor` looks at what is in the way")
     text = f"the proxy refused to connect to {host} with {status}"
     return UpstreamError(text, status=status, code=_REFUSED_BY_PROXY)
 

@@ -1,3 +1,8 @@
+"""Clients that connect to a Unix socket, and the place of that socket.
+
+Longer than most modules: that a client is served is how each test sees whose socket it is.
+"""
+
 import asyncio
 import contextlib
 import fcntl

@@ -1,4 +1,7 @@
-"""The relay between two pairs of pipes, with nobody but the test at the other ends."""
+"""The relay between two pairs of pipes, with nobody but the test at the other ends.
+
+Longer than most modules: the ends and what is held in the pipes between them are the same for all.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""A command in the place of the process that starts it: its end, its signals, its descriptors, and what is left."""
+"""A command in the place of the process that starts it: its end, its signals, its descriptors, and what is left.
+
+Longer than most modules: all of it goes through one way of starting, with each backend, in place and beside it.
+"""
 
 import contextlib
 import errno

@@ -1,4 +1,7 @@
-"""Placeholders and their records, with real processes that hold them and die."""
+"""Placeholders and their records, with real processes that hold them and die.
+
+Longer than most modules: each test is one way in which holders meet over the same two fixtures.
+"""
 
 import contextlib
 import errno

@@ -1,4 +1,7 @@
-"""Patches applied to files, and the command: what changes, what is said, and what is left after a failure."""
+"""Patches applied to files, and the command: what changes, what is said, and what is left after a failure.
+
+Longer than most modules: the function and the command must say and leave the same.
+"""
 
 import errno
 import io
